@@ -70,7 +70,7 @@
 // A miss is not an error: a user nobody knows is [Offline], a topic nobody is
 // in has no members, a session that is not there gives [Missing]. Errors are
 // few: [ErrLeaseLost], [ErrClosed], [ErrUnavailable], [ErrUnknown],
-// [ErrShard], and the context's own. Each may be wrapped. After any other error than ErrLeaseLost and
-// ErrShard the call may have taken effect; every call that writes may be
-// repeated.
+// [ErrShard], and the context's own. Each may be wrapped. After any other
+// error than ErrLeaseLost and ErrShard the call may have taken effect; every
+// call that writes may be repeated.
 package store

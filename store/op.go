@@ -12,8 +12,9 @@ const (
 	// OpAdd makes the session exactly what the operation says, under this
 	// lease: a new session, or one that is known already (repeated, or
 	// asserted again under a new lease, which is also how it moves). Uses
-	// User, Session, Topics, Meta, Away, Since, Anonymous and the limit
-	// fields.
+	// User, Session, Topics, Meta, Away, Since, Anonymous, the limit fields,
+	// and Grace: what a replaced session leaves in topics where it was the
+	// last, cause CauseReplaced.
 	//
 	// Of a session that is known, Since and Anonymous stay as they were,
 	// limits are not looked at, and topics that are no longer named are left

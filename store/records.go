@@ -74,9 +74,8 @@ type UserRecord struct {
 	// other topics included.
 	Away bool
 
-	// Since is when the user joined the topic; zero when it is not in it. A
-	// member that was asserted again after a loss has the Since of the
-	// session that was first.
+	// Since is when the user joined the topic; zero when it is not in it.
+	// After a loss it is the Since of the session that was asserted first.
 	Since time.Time
 
 	// LastSeen is, of a user with sessions, the last renewal of a lease that
@@ -102,7 +101,8 @@ type Counts struct {
 	MaybeGone int
 }
 
-// Page is a part of the members of a topic.
+// Page is a part of the members of a topic. It may be short, even empty,
+// while there is more.
 type Page struct {
 	Members []UserRecord // in order of shard, then user
 	Next    string       // what to pass as after for the next page

@@ -1,0 +1,198 @@
+package memstore
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/a4cafe1a/presence/store"
+)
+
+// user is somebody with a session, or in grace.
+type user struct {
+	name      string
+	first     *session // oldest first
+	all       member   // of everyone
+	members   *member  // of other topics, linked by next
+	count     int32    // of members
+	meta      int32    // bytes of all metadata
+	seen      int64    // on the wall: when a session last ended
+	anonymous bool
+	keep      bool // remember seen, said the node of the session that ended last
+	away      bool // as last logged
+}
+
+// session is one connection, as its node told.
+type session struct {
+	id    string
+	user  *user
+	lease *lease
+	next  *session
+	extra *extra // nil: no topics, no metadata. Replaced, never changed
+	since int64  // on the wall
+	slot  int32  // in lease.sessions
+	away  bool
+}
+
+type extra struct {
+	topics []string // without ""
+	meta   json.RawMessage
+}
+
+// member is one user in one topic, from Joined to Left.
+type member struct {
+	user     *user
+	topic    *topic
+	next     *member
+	grace    *grace // not nil: no sessions, waiting for the end of it
+	since    int64  // on the wall
+	sessions int32  // those of dead leases included
+	mark     uint32 // the operation that last touched it
+}
+
+// topic is a set of members.
+type topic struct {
+	name     string
+	index    index
+	sessions int
+	log      *topicLog // nil: nobody watches
+}
+
+func (x *session) topics() []string {
+	if x.extra == nil {
+		return nil
+	}
+	return x.extra.topics
+}
+
+func (x *session) meta() json.RawMessage {
+	if x.extra == nil {
+		return nil
+	}
+	return x.extra.meta
+}
+
+func (x *session) set(topics []string, meta json.RawMessage) {
+	x.user.meta += int32(len(meta) - len(x.meta()))
+	if len(topics) == 0 && meta == nil {
+		x.extra = nil
+		return
+	}
+	x.extra = &extra{topics, meta}
+}
+
+func (x *session) in(t string) bool { return t == "" || slices.Contains(x.topics(), t) }
+
+func (x *session) ref() store.SessionRef {
+	return store.SessionRef{ID: x.id, Node: x.lease.node.ID, NodeName: x.lease.node.Name}
+}
+
+func (u *user) session(id string) *session {
+	for x := u.first; x != nil; x = x.next {
+		if x.id == id {
+			return x
+		}
+	}
+	return nil
+}
+
+// link puts a session into its place by age.
+func (u *user) link(x *session) {
+	at := &u.first
+	for *at != nil && (*at).since <= x.since {
+		at = &(*at).next
+	}
+	x.next, *at = *at, x
+}
+
+func (u *user) unlink(x *session) {
+	at := &u.first
+	for *at != x {
+		at = &(*at).next
+	}
+	*at, x.next = x.next, nil
+}
+
+// member returns the user's membership in a topic, or nil.
+func (u *user) member(t *topic) *member {
+	if t.name == "" {
+		return &u.all
+	}
+	if u.count > 32 {
+		return t.index.get(u.name)
+	}
+	for m := u.members; m != nil; m = m.next {
+		if m.topic == t {
+			return m
+		}
+	}
+	return nil
+}
+
+func (u *user) isAway(v *view) bool {
+	any := false
+	for x := u.first; x != nil; x = x.next {
+		if v.alive(x.lease) {
+			if !x.away {
+				return false
+			}
+			any = true
+		}
+	}
+	return any
+}
+
+// record fills in what a reader sees of a member, and appends its sessions to
+// list, which may be shared with other records.
+func (v *view) record(r *store.UserRecord, m *member, list []store.SessionRecord) []store.SessionRecord {
+	u, from := m.user, len(list)
+	r.User, r.AsOf = u.name, wallTime(v.wall)
+	live, away, seen, grace := false, true, u.seen, int64(0)
+	for x := u.first; x != nil; x = x.next {
+		l := x.lease
+		if !v.alive(l) {
+			seen = max(seen, l.renewed.Load())
+			if x.in(m.topic.name) {
+				grace = max(grace, l.grace.Load())
+			}
+			continue
+		}
+		if !live {
+			live, seen = true, 0
+		}
+		seen = max(seen, l.renewed.Load())
+		away = away && x.away
+		if !x.in(m.topic.name) {
+			continue
+		}
+		list = append(list, store.SessionRecord{
+			ID:       x.id,
+			User:     u.name,
+			Node:     l.node.ID,
+			NodeName: l.node.Name,
+			Topics:   x.topics(),
+			Meta:     x.meta(),
+			Away:     x.away,
+			Since:    time.Unix(0, x.since).UTC(),
+		})
+	}
+	r.Sessions = list[from:len(list):len(list)]
+	r.Away = live && away
+	if live || !u.anonymous {
+		r.LastSeen = wallTime(seen)
+	}
+	switch {
+	case len(r.Sessions) > 0:
+		r.State = store.Online
+	case m.grace != nil || grace > v.now:
+		r.State = store.Grace
+	case v.hold != 0:
+		r.State = store.Unknown
+	default:
+		r.State = store.Offline
+	}
+	if r.State >= store.Grace {
+		r.Since = wallTime(m.since)
+	}
+	return list
+}
