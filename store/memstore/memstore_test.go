@@ -1,0 +1,28 @@
+package memstore_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/a4cafe1a/presence/store/memstore"
+	"github.com/a4cafe1a/presence/store/storetest"
+)
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Harness {
+		s := memstore.New(memstore.Options{Log: 512})
+		return storetest.Harness{Store: s, Lease: 10 * time.Second, Log: 512, Advance: s.Advance}
+	})
+}
+
+// The same with a clock that nobody moves, as other stores are tested.
+func TestStoreRealClock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for real leases")
+	}
+	storetest.Run(t, func(t *testing.T) storetest.Harness {
+		t.Parallel()
+		s := memstore.New(memstore.Options{Lease: 300 * time.Millisecond, Log: 512})
+		return storetest.Harness{Store: s, Lease: 300 * time.Millisecond, Log: 512, Advance: time.Sleep}
+	})
+}
