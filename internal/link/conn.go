@@ -1,0 +1,264 @@
+// Package link is the connection between a client and a WebSocket library.
+//
+// A Conn stands below the library. It counts every byte as life, follows the
+// frames of both directions, answers and takes out what belongs to heartbeats,
+// and writes heartbeats into the gaps between the library's frames. It decides
+// nothing: when to beat and when to give up is the owner's business.
+package link
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/a4cafe1a/presence/internal/frame"
+	"github.com/a4cafe1a/presence/internal/sock"
+	"github.com/a4cafe1a/presence/internal/wheel"
+	"github.com/a4cafe1a/presence/internal/work"
+)
+
+// Owner is told what a connection finds. Its methods are called on the
+// goroutine that reads, writes or looks. They may call Finish, and must not
+// block nor call anything else of the Conn, except Upgraded.
+type Owner interface {
+	// Upgraded is called once, when the library has written its 101 through
+	// the connection. It may verify. An error fails the library's Write.
+	Upgraded() error
+	// Refused: the library answered something else. The connection is its own.
+	Refused()
+	// ClosedBy: a close frame arrived.
+	ClosedBy(code int, reason string)
+	// Closing: the library has sent a close frame.
+	Closing(code int)
+	// Lost: the client ended the connection, or the network did.
+	Lost(err error)
+	// Violated: the client broke the protocol.
+	Violated(err error)
+	// Flooded: more control frames in a second than allowed.
+	Flooded()
+	// Roused: the client sent a message, after Rouse.
+	Roused()
+	// LibraryClosed: the library closed the connection.
+	LibraryClosed()
+	// Gone is called once, when the socket is closed.
+	Gone()
+}
+
+// Dialect is a convention for heartbeats made of messages. See the root
+// package, which exports the same interface.
+type Dialect interface {
+	MaxLen() int
+	Answer(dst, msg []byte) (reply []byte, ok bool)
+	Beat(dst []byte, heard bool) (msg []byte, ok bool)
+}
+
+// Config is what all connections of one kind share. It is not changed after
+// the first use.
+type Config struct {
+	Clock         *wheel.Wheel
+	Slow          *work.Pool // for connections the kernel cannot serve without blocking
+	ControlFrames int        // a second
+}
+
+// What the bytes of a connection are.
+const (
+	handshake int32 = iota // the library has yet to write its answer
+	frames                 // WebSocket frames
+	plain                  // anything: no heartbeat can be sent
+)
+
+// Bits of Conn.due.
+const (
+	duePing uint32 = 1 << iota
+	dueMessages
+	dueReplies
+	dueRest
+)
+
+const (
+	keepMax  = 4 << 10  // what a look reads ahead for the library
+	earlyMax = 64 << 10 // what is kept of bytes that came before the proof
+	headMax  = 64       // an incomplete frame head held back for its payload
+	minRead  = 512      // smaller reads of the library go through a buffer
+	replyMax = 1 << 10  // queued answers to heartbeat messages
+)
+
+// Conn is a net.Conn for a WebSocket library. Reading and writing may happen
+// at the same time; everything else is safe for concurrent use.
+type Conn struct {
+	nc       net.Conn
+	sock     *sock.Sock // nil where the kernel cannot be asked
+	direct   bool       // the bytes of nc are the bytes of the socket
+	cfg      *Config
+	owner    Owner
+	dialects []Dialect
+
+	stage    atomic.Int32
+	over     atomic.Pointer[ending]
+	goneOnce atomic.Bool
+
+	last     atomic.Int64 // wheel.Time of the last byte received
+	lastData atomic.Int64 // of the last message of the client's own
+	lastOut  atomic.Int64 // of the last message to the client
+
+	due      atomic.Uint32
+	pinged   atomic.Int64  // when the latest unanswered ping of ours was written
+	sent     atomic.Int64  // when the earliest unanswered heartbeat was written
+	target   atomic.Uint64 // what the kernel must have acknowledged for all data ahead of it; 0: none
+	rtt      atomic.Int64
+	heardBy  atomic.Uint32 // bit i: the client has used dialect i
+	beatBy   atomic.Uint32 // bit i: a beat of dialect i is unanswered
+	libPings atomic.Uint32 // pings the library has sent
+	rouse    atomic.Bool   // tell the owner of the next message
+	slow     atomic.Bool   // a task of ours waits on the pool
+
+	rmu      sync.Mutex
+	in       frame.In
+	kept     []byte // for the library, before anything from nc
+	keptOff  int
+	held     []byte // the beginning of an undecided frame
+	early    []byte // came with the handshake, before the 101
+	stale    int    // bytes in the kernel that are older than the 101
+	insist   bool   // only the pong is proof
+	proving  bool
+	proven   bool
+	token    [8]byte
+	tokened  bool
+	libPongs uint32 // value of libPings at the last pong passed on
+	control  int32  // control frames since controlAt
+	ctlSince wheel.Time
+	rerr     error // what ended the stream
+	bye      bool  // the client's close frame has arrived
+
+	wmu     sync.Mutex
+	out     frame.Out
+	answer  frame.Head
+	head    []byte // an incomplete frame head, not yet sent
+	rest    []byte // of a heartbeat that was sent in part
+	msgs    uint32
+	closing bool
+
+	qmu     sync.Mutex
+	replies []byte
+
+	dmu             sync.Mutex
+	readAt, writeAt time.Time // the library's deadlines
+	readOurs        bool      // ours are in force
+	writeOurs       bool
+}
+
+type ending struct{ err error }
+
+// Upgrade wraps the connection of a WebSocket handshake. early is what the
+// client had sent beyond its request; switched says that the 101 is out.
+func Upgrade(nc net.Conn, cfg *Config, owner Owner, dialects []Dialect, early []byte, switched bool) *Conn {
+	c := newConn(nc, cfg, owner)
+	c.dialects = dialects
+	c.in.MaxMessage = -1
+	for _, d := range dialects {
+		c.in.MaxMessage = max(c.in.MaxMessage, min(d.MaxLen(), 256))
+	}
+	c.early = early
+	if switched {
+		c.startFrames()
+	}
+	return c
+}
+
+// Plain wraps a connection of any protocol. Nothing is read or added.
+func Plain(nc net.Conn, cfg *Config, owner Owner) *Conn {
+	c := newConn(nc, cfg, owner)
+	c.stage.Store(plain)
+	return c
+}
+
+func newConn(nc net.Conn, cfg *Config, owner Owner) *Conn {
+	c := &Conn{nc: nc, cfg: cfg, owner: owner, sock: sock.Of(nc)}
+	c.direct = c.sock != nil && sock.Direct(nc)
+	now := int64(cfg.Clock.Now())
+	c.last.Store(now)
+	c.lastData.Store(now)
+	c.lastOut.Store(now)
+	return c
+}
+
+// startFrames begins to follow frames. What the kernel holds at this moment
+// may be older than the 101 and proves nothing.
+func (c *Conn) startFrames() {
+	if c.sock != nil {
+		if n, ok := c.sock.Pending(); ok && n > 0 {
+			if c.direct {
+				c.stale = n
+			} else {
+				c.insist = true
+			}
+		}
+	}
+	c.stage.Store(frames)
+}
+
+// LastByte is when the last byte arrived.
+func (c *Conn) LastByte() wheel.Time { return wheel.Time(c.last.Load()) }
+
+// LastMessage is when the client last sent a message of its own.
+func (c *Conn) LastMessage() wheel.Time { return wheel.Time(c.lastData.Load()) }
+
+// LastSent is when a message was last sent to the client.
+func (c *Conn) LastSent() wheel.Time { return wheel.Time(c.lastOut.Load()) }
+
+// RTT is the time between the latest answered ping and its pong, 0 if unknown.
+func (c *Conn) RTT() time.Duration { return time.Duration(c.rtt.Load()) }
+
+// Watches says that the client has used a dialect with beats of its own.
+func (c *Conn) Watches() bool {
+	heard := c.heardBy.Load()
+	if heard == 0 {
+		return false
+	}
+	var buf [256]byte
+	for i, d := range c.dialects {
+		if heard&(1<<i) != 0 {
+			if _, ok := d.Beat(buf[:0], true); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Touch counts as a sign of life that the app saw.
+func (c *Conn) Touch() { c.heard() }
+
+func (c *Conn) heard() {
+	now := int64(c.cfg.Clock.Now())
+	if c.last.Load() != now {
+		c.last.Store(now)
+	}
+}
+
+// HeardAt counts as a byte that arrived then.
+func (c *Conn) HeardAt(at wheel.Time) {
+	for {
+		last := c.last.Load()
+		if int64(at) <= last || c.last.CompareAndSwap(last, int64(at)) {
+			return
+		}
+	}
+}
+
+// Rouse asks for one call of Owner.Roused at the client's next message.
+func (c *Conn) Rouse() { c.rouse.Store(true) }
+
+// Direct says that the kernel can be asked about this connection and written
+// to without blocking.
+func (c *Conn) Direct() bool { return c.direct }
+
+// NetConn is the connection below. Some libraries set TCP options on it.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// LocalAddr and RemoteAddr are those of the connection below.
+func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+
+// RemoteAddr is the client's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }

@@ -1,0 +1,113 @@
+package link
+
+import (
+	"crypto/tls"
+	"net"
+	"time"
+
+	"github.com/a4cafe1a/presence/internal/frame"
+)
+
+// Farewell is how a connection ends on the wire.
+type Farewell struct {
+	Reset  bool          // at once, and what is unsent is dropped
+	Code   int           // of the close frame; 0: none is sent
+	Reason string        // at most 123 bytes
+	Linger time.Duration // how long what still arrives is discarded
+}
+
+// Finish ends the connection. It returns at once: from here the library's
+// calls fail with err, and Gone is called when the socket is closed. Only the
+// first call counts.
+//
+// Closing a socket with unread data resets it, and a reset overtakes the close
+// frame. So the writing side is shut first, and what still arrives is
+// discarded for a while.
+func (c *Conn) Finish(err error, f Farewell) {
+	if !c.over.CompareAndSwap(nil, &ending{err}) {
+		return
+	}
+	c.due.Store(0)
+	if f.Reset {
+		if c.sock != nil {
+			c.sock.Reset()
+		}
+		c.shut()
+		return
+	}
+	if f.Code == 0 && f.Linger <= 0 {
+		c.shut()
+		return
+	}
+	c.seize(time.Now().Add(max(f.Linger, time.Millisecond)))
+	go c.goodbye(f)
+}
+
+func (c *Conn) goodbye(f Farewell) {
+	defer c.shut()
+	if c.writeClose(f) {
+		return
+	}
+	c.rmu.Lock() // the library's Read has failed by now
+	defer c.rmu.Unlock()
+	if c.rerr != nil || f.Linger <= 0 {
+		return
+	}
+	if c.nc.SetReadDeadline(time.Now().Add(f.Linger)) != nil {
+		return
+	}
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	for {
+		if _, err := c.nc.Read(*pooled); err != nil {
+			return
+		}
+	}
+}
+
+// writeClose sends the close frame if it may still go out, and shuts the
+// writing side. It says that the connection is broken.
+func (c *Conn) writeClose(f Farewell) (broken bool) {
+	c.wmu.Lock() // a write in flight ends by its deadline
+	defer c.wmu.Unlock()
+	b := append([]byte(nil), c.rest...)
+	c.rest = nil
+	// A head held back is not on the wire, so there is a gap.
+	gap := c.out.Gap() || len(c.head) > 0 && !c.out.Opaque()
+	if f.Code != 0 && gap && !c.out.Closing() && c.stage.Load() == frames {
+		b = frame.AppendClose(b, f.Code, f.Reason)
+	}
+	c.out.SetOpaque()
+	if len(b) > 0 {
+		if _, err := c.nc.Write(b); err != nil {
+			return true
+		}
+	}
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite() != nil
+	}
+	return false
+}
+
+// shut closes the socket. The connection below TLS is closed directly, since
+// tls.Conn.Close may wait for five seconds to send its alert.
+func (c *Conn) shut() {
+	nc := c.nc
+	if secure, ok := nc.(*tls.Conn); ok {
+		nc = secure.NetConn()
+	}
+	_ = nc.Close()
+	if c.goneOnce.CompareAndSwap(false, true) {
+		c.owner.Gone()
+	}
+}
+
+// Close is the library's goodbye. It returns at once; a close frame that the
+// library has written still reaches the client.
+func (c *Conn) Close() error {
+	if c.over.Load() == nil {
+		c.owner.LibraryClosed()
+		c.Finish(net.ErrClosed, Farewell{}) // if the owner did not
+	}
+	return nil
+}

@@ -1,0 +1,334 @@
+package link
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/a4cafe1a/presence/internal/frame"
+)
+
+// buffers are what short-lived reading and composing uses; waiting is what a
+// read holds while it waits for a library that reads in small pieces.
+var (
+	buffers = sync.Pool{New: func() any { b := make([]byte, keepMax); return &b }}
+	waiting = sync.Pool{New: func() any { b := make([]byte, 2*minRead); return &b }}
+)
+
+// Read gives the library what the client sent, without our heartbeats.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.rmu.Lock()
+	n, err := c.read(p)
+	c.rmu.Unlock()
+	if c.due.Load() != 0 {
+		c.flush()
+	}
+	return n, err
+}
+
+func (c *Conn) read(p []byte) (int, error) {
+	for {
+		// What the client sent before its own goodbye is still the app's.
+		e := c.over.Load()
+		if e == nil || c.rerr != nil || c.bye {
+			if n := c.takeKept(p); n > 0 || len(p) == 0 {
+				return n, nil
+			}
+		}
+		if e != nil {
+			return 0, e.err
+		}
+		if c.rerr != nil {
+			return 0, c.rerr
+		}
+		n, err := c.fill(p)
+		if n > 0 {
+			return n, nil
+		}
+		if err != nil {
+			return 0, c.readFailed(err)
+		}
+		if c.due.Load() != 0 {
+			c.flush()
+		}
+	}
+}
+
+// fill waits for bytes and gives those that are the library's. It returns
+// (0, nil) when all that came was ours, or went to the kept bytes.
+func (c *Conn) fill(p []byte) (int, error) {
+	if c.stage.Load() != frames {
+		return c.fillPlain(p)
+	}
+	buf, own := p, false
+	if len(p) < len(c.held)+minRead {
+		pooled := waiting.Get().(*[]byte)
+		defer waiting.Put(pooled)
+		buf, own = *pooled, true
+		if len(buf) < len(c.held)+minRead {
+			buf = make([]byte, len(c.held)+keepMax)
+		}
+	}
+	k := copy(buf, c.held)
+	n, err := c.nc.Read(buf[k:])
+	if n <= 0 {
+		return 0, err
+	}
+	c.heard()
+	m := c.scan(buf[:k+n])
+	if own {
+		c.keep(buf[:m])
+		m = 0
+	}
+	if err != nil && !timeout(err) {
+		c.readFailed(err) // the library is told after these bytes
+	}
+	return m, nil
+}
+
+func (c *Conn) fillPlain(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		if c.early = c.early[n:]; len(c.early) == 0 {
+			c.early = nil
+		}
+		return n, nil
+	}
+	n, err := c.nc.Read(p)
+	if n > 0 {
+		c.heard()
+		c.message()
+		return n, nil
+	}
+	return 0, err
+}
+
+// scan follows b, keeps what is undecided and returns how much is the library's.
+func (c *Conn) scan(b []byte) int {
+	n, held, err := c.in.Scan(b, (*receiver)(c))
+	c.held = append(c.held[:0], b[n:n+held]...)
+	if err != nil && c.over.Load() == nil {
+		c.owner.Violated(err)
+	}
+	return n
+}
+
+func (c *Conn) keep(b []byte) {
+	if len(b) > 0 {
+		c.kept = append(c.kept, b...)
+	}
+}
+
+func (c *Conn) keptLen() int { return len(c.kept) - c.keptOff }
+
+func (c *Conn) takeKept(p []byte) int {
+	if c.keptLen() == 0 {
+		return 0
+	}
+	n := copy(p, c.kept[c.keptOff:])
+	if c.keptOff += n; c.keptLen() == 0 {
+		c.keptOff = 0
+		if cap(c.kept) > 2*minRead {
+			c.kept = nil
+		} else {
+			c.kept = c.kept[:0]
+		}
+	}
+	return n
+}
+
+// readFailed tells the owner of an end and gives the library the error that
+// it should see.
+func (c *Conn) readFailed(err error) error {
+	if e := c.over.Load(); e != nil {
+		return e.err
+	}
+	if timeout(err) {
+		return err // the library's own deadline
+	}
+	c.rerr = err
+	c.owner.Lost(err)
+	if e := c.over.Load(); e != nil && !errors.Is(err, io.EOF) {
+		return e.err
+	}
+	return err
+}
+
+func timeout(err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// receiver is how the scanner of what comes in sees the Conn.
+type receiver Conn
+
+func (r *receiver) Data() { (*Conn)(r).message() }
+
+func (c *Conn) message() {
+	c.lastData.Store(int64(c.cfg.Clock.Now()))
+	if c.rouse.Load() && c.rouse.CompareAndSwap(true, false) {
+		c.owner.Roused()
+	}
+}
+
+func (r *receiver) Control(frame.Op) { (*Conn)(r).count() }
+
+// count notices more control frames and heartbeat messages than allowed.
+func (c *Conn) count() {
+	now := c.cfg.Clock.Now()
+	if now-c.ctlSince >= 1e9 {
+		c.ctlSince, c.control = now, 0
+	}
+	if c.control++; int(c.control) > c.cfg.ControlFrames && c.over.Load() == nil {
+		c.owner.Flooded()
+	}
+}
+
+// Pong takes out answers to our own pings. In doubt the library sees a pong.
+func (r *receiver) Pong(payload []byte) bool {
+	if r.tokened && string(payload) == string(r.token[:]) {
+		r.proven = true
+		r.answered()
+		return true
+	}
+	libPings := r.libPings.Load()
+	if len(payload) == 0 && r.pinged.Load() != 0 && libPings == r.libPongs {
+		r.answered()
+		return true
+	}
+	r.libPongs = libPings
+	return false
+}
+
+func (r *receiver) answered() {
+	if at := r.pinged.Swap(0); at != 0 {
+		r.rtt.Store(max(1, int64(r.cfg.Clock.Exact())-at))
+	}
+}
+
+func (r *receiver) Close(code int, reason []byte) {
+	r.bye = true
+	r.owner.ClosedBy(code, string(reason))
+}
+
+// Message takes out heartbeat messages and queues their answers.
+func (r *receiver) Message(payload []byte) bool {
+	c := (*Conn)(r)
+	var reply, beat [256]byte
+	for i, d := range c.dialects {
+		if len(payload) > d.MaxLen() {
+			continue
+		}
+		answer, ok := d.Answer(reply[:0], payload)
+		if !ok {
+			continue
+		}
+		bit := uint32(1) << i
+		c.heardBy.Or(bit)
+		c.count()
+		if c.beatBy.Load()&bit != 0 {
+			c.beatBy.And(^bit)
+			// An answer to our own beat must not be answered, or two
+			// peers that both echo would never stop.
+			if own, ok := d.Beat(beat[:0], true); ok && answer != nil && string(own) == string(answer) {
+				return true
+			}
+		}
+		if answer != nil {
+			c.reply(answer)
+		}
+		return true
+	}
+	return false
+}
+
+// reply queues an answer. A client that asks and does not read loses answers,
+// not memory: they are all alike.
+func (c *Conn) reply(msg []byte) {
+	c.qmu.Lock()
+	if len(c.replies)+len(msg) <= replyMax {
+		c.replies = frame.AppendText(c.replies, msg)
+	}
+	c.qmu.Unlock()
+	c.due.Or(dueReplies)
+}
+
+// View is what a look found.
+type View int
+
+const (
+	// Reading: the app is waiting for bytes itself.
+	Reading View = iota
+	// Quiet: there was nothing to read.
+	Quiet
+	// Found: bytes were read and kept for the library.
+	Found
+	// Full: no more is kept until the app reads.
+	Full
+)
+
+// Peek reads what has arrived when the app is not reading, without blocking
+// where the kernel can be asked, and for at most a few milliseconds elsewhere.
+// Not concurrently with itself.
+func (c *Conn) Peek() View {
+	if c.over.Load() != nil || !c.rmu.TryLock() {
+		return Reading
+	}
+	defer c.rmu.Unlock()
+	if c.stage.Load() == handshake || c.rerr != nil {
+		return Quiet
+	}
+	room := keepMax - c.keptLen() - len(c.held)
+	if room <= 0 {
+		return Full
+	}
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	buf := *pooled
+	k := copy(buf, c.held)
+	n, err := c.readNow(buf[k : k+room])
+	if n > 0 {
+		c.heard()
+		if c.stage.Load() == frames {
+			c.keep(buf[:c.scan(buf[:k+n])])
+		} else {
+			c.message()
+			c.keep(buf[:n])
+		}
+	}
+	if err != nil {
+		c.rerr = err
+		c.owner.Lost(err)
+	}
+	if n > 0 {
+		return Found
+	}
+	return Quiet
+}
+
+// readNow reads what is there: (0, nil) when there is nothing.
+func (c *Conn) readNow(p []byte) (int, error) {
+	if c.direct {
+		return again(c.sock.Read(p))
+	}
+	wait := time.Millisecond
+	if c.sock != nil {
+		if n, ok := c.sock.Pending(); ok && n == 0 {
+			return 0, nil
+		}
+		wait = 10 * time.Millisecond
+	}
+	c.takeRead(time.Now().Add(wait))
+	n, err := c.nc.Read(p)
+	c.giveRead()
+	if err != nil && timeout(err) {
+		err = nil
+	}
+	return n, err
+}

@@ -1,0 +1,94 @@
+package link
+
+import (
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/a4cafe1a/presence/internal/frame"
+)
+
+// ErrUnproven is returned by Verify when no proof came in time.
+var ErrUnproven = errors.New("no sign of life after the upgrade")
+
+var errEarly = errors.New("too much data before the first sign of life")
+
+// Verify sends a ping and waits for its pong, or for any byte newer than the
+// 101. It is called once, while the library neither reads nor writes. What
+// arrives meanwhile is kept for the library.
+func (c *Conn) Verify(timeoutAfter time.Duration) error {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	until := time.Now().Add(timeoutAfter)
+	c.takeRead(until)
+	defer c.giveRead()
+	c.takeWrite(until)
+	defer c.giveWrite()
+
+	c.takeEarly()
+	if err := c.challenge(); err != nil {
+		return c.unproven(err)
+	}
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	for !c.proven {
+		if c.keptLen() > earlyMax {
+			return errEarly
+		}
+		buf := *pooled
+		k := copy(buf, c.held)
+		n, err := c.nc.Read(buf[k:])
+		if n > 0 {
+			c.heard()
+			c.keep(buf[:c.scan(buf[:k+n])])
+			fresh := n > c.stale
+			c.stale = max(0, c.stale-n)
+			c.proven = c.proven || fresh && !c.insist
+		}
+		if e := c.over.Load(); e != nil {
+			return e.err
+		}
+		if err != nil && !c.proven {
+			return c.unproven(err)
+		}
+	}
+	return nil
+}
+
+// takeEarly scans what came with the handshake: it is the library's, and it
+// proves nothing.
+func (c *Conn) takeEarly() {
+	if early := c.early; len(early) > 0 {
+		c.early = nil
+		c.keep(early[:c.scan(early)])
+	}
+}
+
+func (c *Conn) challenge() error {
+	_, _ = rand.Read(c.token[:])
+	c.tokened = true
+	var buf [16]byte
+	c.pinged.Store(int64(c.cfg.Clock.Exact()))
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if !c.out.Gap() {
+		return nil // the library has begun to talk: any byte will do
+	}
+	_, err := c.nc.Write(frame.AppendPing(buf[:0], c.token[:]))
+	return err
+}
+
+func (c *Conn) unproven(err error) error {
+	if e := c.over.Load(); e != nil {
+		return e.err
+	}
+	if timeout(err) {
+		return ErrUnproven
+	}
+	c.rerr = err
+	c.owner.Lost(err)
+	if e := c.over.Load(); e != nil {
+		return e.err
+	}
+	return err
+}

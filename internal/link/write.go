@@ -1,0 +1,394 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"github.com/a4cafe1a/presence/internal/frame"
+	"github.com/a4cafe1a/presence/internal/sock"
+	"github.com/a4cafe1a/presence/internal/wheel"
+)
+
+// Write sends what the library writes. A heartbeat that became due meanwhile
+// follows it.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.wmu.Lock()
+	n, upgraded, err := c.write(p)
+	c.wmu.Unlock()
+	if upgraded && err == nil {
+		if err := c.owner.Upgraded(); err != nil {
+			return n, err
+		}
+	}
+	if c.due.Load() != 0 {
+		c.flush()
+	}
+	return n, err
+}
+
+func (c *Conn) write(p []byte) (n int, upgraded bool, err error) {
+	if e := c.over.Load(); e != nil {
+		return 0, false, e.err
+	}
+	switch c.stage.Load() {
+	case handshake:
+		return c.writeAnswer(p)
+	case plain:
+		n, err = c.nc.Write(p)
+		return n, false, c.writeFailed(err)
+	}
+	n, err = c.writeFrames(p)
+	return n, false, err
+}
+
+// writeAnswer sends a part of the library's answer to the handshake.
+func (c *Conn) writeAnswer(p []byte) (n int, upgraded bool, err error) {
+	if len(p) == 0 {
+		return 0, false, nil
+	}
+	k, done := c.answer.Scan(p)
+	if done && c.answer.Status() != 101 {
+		c.stage.Store(plain)
+		c.owner.Refused()
+	}
+	if n, err = c.nc.Write(p); err != nil {
+		return n, false, c.writeFailed(err)
+	}
+	if !done || c.answer.Status() != 101 {
+		return n, false, nil
+	}
+	c.startFrames()
+	c.out.Scan(p[k:])
+	c.notice()
+	return n, true, nil
+}
+
+func (c *Conn) writeFrames(p []byte) (int, error) {
+	if err := c.writeRest(); err != nil {
+		return 0, err
+	}
+	c.out.Scan(p)
+	c.notice()
+	// A frame's head alone is of no use to the client. Held back, it leaves
+	// in one packet with the payload that the library writes next.
+	if k := c.out.HeadOnly(); k > 0 && k == len(c.head)+len(p) && k <= headMax {
+		c.head = append(c.head, p...)
+		return len(p), nil
+	}
+	if len(c.head) == 0 {
+		n, err := c.nc.Write(p)
+		if err != nil {
+			c.out.SetOpaque()
+		}
+		return n, c.writeFailed(err)
+	}
+	bufs := net.Buffers{c.head, p}
+	sent, err := bufs.WriteTo(c.nc)
+	n := max(0, int(sent)-len(c.head))
+	c.head = c.head[:0]
+	if err != nil {
+		c.out.SetOpaque()
+	}
+	return n, c.writeFailed(err)
+}
+
+// writeRest completes a heartbeat that went out in part.
+func (c *Conn) writeRest() error {
+	if len(c.rest) == 0 {
+		return nil
+	}
+	n, err := c.nc.Write(c.rest)
+	c.rest = c.rest[n:]
+	if len(c.rest) == 0 {
+		c.rest = nil
+		c.due.And(^dueRest)
+	}
+	return c.writeFailed(err)
+}
+
+// notice takes over what the scanner of what goes out has seen.
+func (c *Conn) notice() {
+	if n := c.out.Messages(); n != c.msgs {
+		c.msgs = n
+		c.lastOut.Store(int64(c.cfg.Clock.Now()))
+	}
+	if n := c.out.Pings(); n != c.libPings.Load() {
+		c.libPings.Store(n)
+	}
+	if !c.closing {
+		if code, ok := c.out.CloseSent(); ok {
+			c.closing = true
+			c.owner.Closing(code)
+		}
+	}
+}
+
+func (c *Conn) writeFailed(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e := c.over.Load(); e != nil {
+		return e.err
+	}
+	if !timeout(err) {
+		c.owner.Lost(err)
+	}
+	return err
+}
+
+// Beat makes a heartbeat due and sends it as soon as it may go between two
+// frames: a ping, and the beats of the dialects the client has used.
+func (c *Conn) Beat(ping bool) {
+	if !c.Beatable() {
+		return
+	}
+	bits := dueMessages
+	if ping {
+		bits |= duePing
+	}
+	if c.heardBy.Load() == 0 {
+		bits &^= dueMessages
+	}
+	if bits != 0 {
+		c.due.Or(bits)
+		c.flush()
+	}
+}
+
+// Sent is when the earliest unanswered heartbeat was written, 0 if none was.
+func (c *Conn) Sent() wheel.Time { return wheel.Time(c.sent.Load()) }
+
+// Answered forgets the heartbeats written so far.
+func (c *Conn) Answered() {
+	c.sent.Store(0)
+	c.target.Store(0)
+}
+
+// Retry sends what is due and could not go before.
+func (c *Conn) Retry() {
+	if c.due.Load() != 0 {
+		c.flush()
+	}
+}
+
+// Beatable says that a heartbeat can be sent at all.
+func (c *Conn) Beatable() bool { return c.stage.Load() == frames }
+
+// flush sends what is due, unless somebody is writing: then the writer does.
+func (c *Conn) flush() {
+	if !c.direct {
+		if c.slow.CompareAndSwap(false, true) {
+			c.cfg.Slow.Go(c.flushSlow)
+		}
+		return
+	}
+	for c.due.Load() != 0 && c.wmu.TryLock() {
+		sent := c.sendDue()
+		c.wmu.Unlock()
+		if !sent {
+			return // no gap, or no room: data is in flight anyway
+		}
+	}
+}
+
+// flushSlow is flush where writing may block.
+func (c *Conn) flushSlow() {
+	for c.due.Load() != 0 && c.wmu.TryLock() {
+		sent := c.sendDue()
+		c.wmu.Unlock()
+		if !sent {
+			break
+		}
+	}
+	c.slow.Store(false)
+}
+
+// sendDue composes what is due and may go now, and sends it in one piece. It
+// says whether anything went out.
+func (c *Conn) sendDue() bool {
+	if c.over.Load() != nil || c.stage.Load() != frames {
+		return false
+	}
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	b := append((*pooled)[:0], c.rest...)
+	bits := c.due.Load()
+	done := bits & dueRest
+	var replies int
+	var beats uint32
+	gap := len(c.head) == 0 && c.out.Gap()
+	if gap && c.out.BetweenMessages() {
+		b, replies = c.appendReplies(b)
+		done |= bits & dueReplies
+		if bits&dueMessages != 0 {
+			b, beats = c.appendBeats(b)
+			done |= dueMessages
+		}
+	}
+	if gap && bits&duePing != 0 {
+		b = frame.AppendPing(b, nil)
+		done |= duePing
+	}
+	if len(b) == 0 {
+		c.due.And(^done) // what was due turned out to be nothing
+		return done != 0
+	}
+	target := c.ahead(done)
+	n, ok := c.put(b)
+	if n == 0 {
+		return false
+	}
+	c.rest = append([]byte(nil), b[n:]...)
+	c.dropReplies(replies)
+	c.beatBy.Or(beats)
+	c.beaten(done, replies > 0 || beats != 0, target)
+	c.due.And(^done)
+	if len(c.rest) > 0 {
+		c.due.Or(dueRest)
+	} else {
+		c.rest = nil
+	}
+	return ok
+}
+
+func (c *Conn) appendReplies(b []byte) ([]byte, int) {
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	return append(b, c.replies...), len(c.replies)
+}
+
+func (c *Conn) dropReplies(n int) {
+	if n == 0 {
+		return
+	}
+	c.qmu.Lock()
+	defer c.qmu.Unlock()
+	if c.replies = c.replies[n:]; len(c.replies) == 0 {
+		c.replies = nil
+	} else {
+		c.due.Or(dueReplies)
+	}
+}
+
+func (c *Conn) appendBeats(b []byte) ([]byte, uint32) {
+	var beats uint32
+	heard := c.heardBy.Load()
+	var buf [256]byte
+	for i, d := range c.dialects {
+		if msg, ok := d.Beat(buf[:0], heard&(1<<i) != 0); ok {
+			b = frame.AppendText(b, msg)
+			beats |= 1 << i
+		}
+	}
+	return b, beats
+}
+
+// ahead is what the kernel must have acknowledged before a heartbeat written
+// now can be answered, 0 when nothing is ahead of it.
+func (c *Conn) ahead(done uint32) uint64 {
+	if done&duePing == 0 || c.sock == nil || c.sent.Load() != 0 {
+		return 0
+	}
+	if n, ok := c.sock.Unacked(); !ok || n == 0 {
+		return 0
+	}
+	// In this order an acknowledgement in between makes the sum too small,
+	// never so large that it takes in the heartbeat itself.
+	acked, _ := c.sock.Acked()
+	n, _ := c.sock.Unacked()
+	if n == 0 {
+		return 0
+	}
+	return acked + uint64(n)
+}
+
+func (c *Conn) beaten(done uint32, message bool, target uint64) {
+	now := int64(c.cfg.Clock.Exact())
+	if message {
+		c.lastOut.Store(now)
+	}
+	if done&duePing == 0 {
+		return
+	}
+	c.pinged.Store(now)
+	if c.sent.Load() == 0 {
+		c.target.Store(target)
+		c.sent.Store(now)
+	}
+}
+
+// roomTLS is how much may be unacknowledged for a write to be sure not to block.
+const roomTLS = 2 << 10
+
+// put sends b without blocking, or for a moment where the kernel cannot be
+// used. It says how much went out and whether more may follow.
+func (c *Conn) put(b []byte) (n int, ok bool) {
+	var err error
+	if c.direct {
+		n, err = again(c.sock.Write(b))
+	} else {
+		if c.sock != nil {
+			// A TLS write that times out ruins the session.
+			if queued, known := c.sock.Unacked(); known && queued > roomTLS {
+				return 0, false
+			}
+		}
+		c.takeWrite(time.Now().Add(time.Second))
+		n, err = c.nc.Write(b)
+		c.giveWrite()
+	}
+	if err != nil && c.over.Load() == nil {
+		if !timeout(err) {
+			c.owner.Lost(err)
+		} else if c.sock != nil {
+			c.out.SetOpaque()
+		}
+	}
+	return n, err == nil && n == len(b)
+}
+
+// again makes "nothing now" an ordinary answer.
+func again(n int, err error) (int, error) {
+	if errors.Is(err, sock.ErrAgain) {
+		err = nil
+	}
+	return n, err
+}
+
+// Ahead says whether data that was written before the heartbeat, or keeps a
+// due heartbeat from being written, is still unacknowledged, and how much of
+// it has been acknowledged. ok is false where the kernel cannot be asked.
+func (c *Conn) Ahead() (waiting bool, acked uint64, ok bool) {
+	if c.sock == nil {
+		return false, 0, false
+	}
+	acked, ok = c.sock.Acked()
+	if !ok {
+		return false, 0, false
+	}
+	if c.sent.Load() != 0 {
+		target := c.target.Load()
+		return acked < target, min(acked, target), true
+	}
+	n, ok := c.sock.Unacked()
+	return n > 0, acked, ok
+}
+
+// SinceReceived is how long ago the kernel received data, read or not.
+func (c *Conn) SinceReceived() (time.Duration, bool) {
+	if c.sock == nil {
+		return 0, false
+	}
+	return c.sock.SinceReceived()
+}
+
+// ReceiveFull says that unread data fills the socket. Where the kernel cannot
+// be asked, what Peek has kept stands for it.
+func (c *Conn) ReceiveFull() bool {
+	if c.sock == nil {
+		return true
+	}
+	full, ok := c.sock.ReceiveFull()
+	return full || !ok
+}
