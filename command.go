@@ -1,0 +1,38 @@
+package presence
+
+import (
+	"context"
+	"fmt"
+)
+
+// DisconnectUser ends all sessions of the user on every node, and a grace at
+// once. told is the number of sessions told to end; they are not confirmed
+// closed when it returns. ErrLimit: the reason is not valid. When the store is
+// away, only this node's sessions end, and the error is ErrStoreUnavailable.
+func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (told int, err error) {
+	if err := r.check(); err != nil {
+		return 0, fmt.Errorf("disconnect: %w", err)
+	}
+	local := p.registry.byUser(user)
+	e := r.end()
+	told, err = p.store.Disconnect(ctx, user, "", e.Code, e.Text)
+	for _, s := range local {
+		s.end(e)
+	}
+	return max(told, len(local)), storeError("disconnect", err)
+}
+
+// DisconnectSession is DisconnectUser for one session, wherever it is. It says
+// whether that session was found.
+func (p *Presence) DisconnectSession(ctx context.Context, user, id string, r Reason) (bool, error) {
+	if err := r.check(); err != nil {
+		return false, fmt.Errorf("disconnect: %w", err)
+	}
+	e := r.end()
+	told, err := p.store.Disconnect(ctx, user, id, e.Code, e.Text)
+	if s := p.registry.byID(parseID(id)); s != nil && s.user == user {
+		s.end(e)
+		return true, nil
+	}
+	return told > 0, storeError("disconnect", err)
+}

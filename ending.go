@@ -1,0 +1,138 @@
+package presence
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/a4cafe1a/presence/internal/link"
+	"github.com/a4cafe1a/presence/store"
+)
+
+// end ends the session. The first cause wins and is told once. It returns at
+// once, with how the session ended, and may be called with anything but the
+// session's own lock held.
+func (s *Session) end(e End) *End {
+	if e.Quiet == 0 {
+		e.Quiet = max(0, s.quiet(s.p.wheel.Exact()))
+	}
+	s.mu.Lock()
+	if was := s.ended.Load(); was != nil {
+		s.mu.Unlock()
+		return was
+	}
+	s.ended.Store(&e)
+	hooks, listed, ref := s.hooks, s.listed, s.ref
+	cancel, upgraded := s.cancel, s.upgraded
+	s.mu.Unlock()
+
+	p := s.p
+	if p.registry.remove(s) {
+		p.wheel.Remove(ref)
+	}
+	if listed {
+		p.member.Do(store.Op{
+			Kind: store.OpRemove, User: s.user, Session: s.ID(),
+			Cause: e.Cause, Grace: p.grace(e.Cause),
+		}, nil)
+	}
+	if s.conn != nil {
+		s.conn.Finish(&e, p.farewell(&e))
+	} else {
+		s.release()
+	}
+	if cancel != nil {
+		cancel(&e)
+	}
+	if upgraded != nil {
+		upgraded(&e)
+	}
+	if hooks == hookDone {
+		s.disconnected(&e)
+	}
+	return &e
+}
+
+func (p *Presence) grace(c Cause) time.Duration {
+	switch {
+	case !graceful(c):
+		return 0
+	case c == CauseShutdown:
+		return p.opts.DrainGrace
+	default:
+		return p.opts.LeaveGrace
+	}
+}
+
+// farewell is what an end looks like on the wire.
+func (p *Presence) farewell(e *End) link.Farewell {
+	switch e.Cause {
+	case CauseSilent:
+		return link.Farewell{Reset: true}
+	case CauseLost:
+		return link.Farewell{}
+	case CauseClientClosed:
+		return link.Farewell{Code: e.Code, Linger: p.opts.CloseTimeout}
+	default:
+		return link.Farewell{Code: e.Code, Reason: e.Text, Linger: p.opts.CloseTimeout}
+	}
+}
+
+// disconnected runs OnDisconnect on a goroutine of its own.
+func (s *Session) disconnected(e *End) {
+	p := s.p
+	p.log.Debug("session ended", "session", s.ID(), "user", s.user, "cause", string(e.Cause),
+		"code", e.Code, "quiet", e.Quiet)
+	hook := p.opts.OnDisconnect
+	if hook == nil {
+		return
+	}
+	p.hooks.Go(func() {
+		defer func() {
+			if r := recover(); r != nil {
+				p.log.Error("OnDisconnect panicked", "session", s.ID(), "panic", fmt.Sprint(r))
+			}
+		}()
+		hook(s, *e)
+	})
+}
+
+// enter counts the connection among those that Shutdown ends and awaits;
+// depart does so no longer. It fails when Shutdown has begun.
+func (s *Session) enter() bool {
+	p := s.p
+	p.gate.RLock()
+	defer p.gate.RUnlock()
+	if p.draining {
+		return false
+	}
+	p.running.Add(1)
+	s.entered.Store(true)
+	p.pending.Store(s, true)
+	return true
+}
+
+func (s *Session) depart() {
+	s.p.pending.Delete(s)
+	if s.entered.CompareAndSwap(true, false) {
+		s.p.running.Done()
+	}
+}
+
+// discard forgets a pending session without a trace.
+func (s *Session) discard() {
+	s.mu.Lock()
+	if s.ended.Load() == nil {
+		s.ended.Store(&End{Cause: CauseAppClosed})
+	}
+	e := s.ended.Load()
+	cancel, upgraded := s.cancel, s.upgraded
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel(e)
+	}
+	if upgraded != nil {
+		upgraded(e)
+	}
+	s.release()
+	s.depart()
+}

@@ -1,0 +1,76 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/a4cafe1a/presence/store"
+)
+
+// Identify returns one of these to refuse a request. The client gets the
+// status and its text, nothing else. Any other error is a 500 and is logged.
+var (
+	// ErrUnauthorized is answered with 401.
+	ErrUnauthorized = errors.New("presence: unauthorized")
+	// ErrForbidden is answered with 403.
+	ErrForbidden = errors.New("presence: forbidden")
+	// ErrTooMany is answered with 429 and Retry-After.
+	ErrTooMany = errors.New("presence: too many")
+	// ErrUnavailable is answered with 503 and Retry-After.
+	ErrUnavailable = errors.New("presence: unavailable")
+	// ErrUntracked says that the request is none of ours: Middleware passes
+	// it on untouched, Handler and Callback answer 404.
+	ErrUntracked = errors.New("presence: untracked")
+)
+
+// What methods return. All may be wrapped; use errors.Is.
+var (
+	// ErrClosed is returned after Shutdown.
+	ErrClosed = errors.New("presence: closed")
+	// ErrEnded is returned by what needs a session that has not ended.
+	ErrEnded = errors.New("presence: session ended")
+	// ErrUnknown says that the answer cannot be known now. It is never
+	// returned in place of "offline".
+	ErrUnknown = errors.New("presence: cannot be known now")
+	// ErrStoreUnavailable says that the store is out of reach. It is also
+	// ErrUnknown.
+	ErrStoreUnavailable = fmt.Errorf("%w: store unavailable", ErrUnknown)
+	// ErrTooLarge is returned for a snapshot of more than
+	// Limits.SnapshotMembers members.
+	ErrTooLarge = errors.New("presence: topic too large")
+	// ErrLimit is returned when one of the Limits would be exceeded.
+	ErrLimit = errors.New("presence: limit exceeded")
+	// ErrSlow is returned by Peer.Send when its queue is full.
+	ErrSlow = errors.New("presence: queue full")
+	// ErrOptions is returned by New; the message names each rule that broke.
+	ErrOptions = errors.New("presence: bad options")
+)
+
+// RetryAfter wraps an error that Identify returns, so that the answer carries
+// a Retry-After of d, rounded up to whole seconds.
+func RetryAfter(err error, d time.Duration) error { return &retryAfter{err, d} }
+
+type retryAfter struct {
+	error
+	after time.Duration
+}
+
+func (e *retryAfter) Unwrap() error { return e.error }
+
+// storeError translates what a store returns.
+func storeError(op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrClosed):
+		return fmt.Errorf("%s: %w", op, ErrClosed)
+	case errors.Is(err, store.ErrUnknown):
+		return fmt.Errorf("%s: %w: %w", op, ErrUnknown, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: %w", op, err)
+	default:
+		return fmt.Errorf("%s: %w: %w", op, ErrStoreUnavailable, err)
+	}
+}

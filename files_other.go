@@ -1,0 +1,5 @@
+//go:build !unix
+
+package presence
+
+func sessionsByFiles() int { return 100_000 }

@@ -1,0 +1,76 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+
+	"github.com/coder/websocket"
+)
+
+// Conn is a live, verified connection and its session. Reading and writing is
+// github.com/coder/websocket's business; heartbeats never show.
+type Conn struct {
+	*websocket.Conn
+	*Session
+	r *http.Request
+}
+
+// Request is the upgrade request. Use it only until serve returns.
+func (c *Conn) Request() *http.Request { return c.r }
+
+// Handler is Presence.Handler with the settings of the mount.
+func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u, ws, r := m.accept(w, r, nil)
+		if u == nil {
+			return
+		}
+		s := u.s
+		if !s.p.begin() {
+			s.end(s.p.shutdownEnd())
+			return
+		}
+		defer s.p.running.Done()
+		defer ws.CloseNow()
+		panicked := true
+		defer func() {
+			if panicked {
+				s.end(End{Cause: CauseAppError, Code: codeAppError})
+			}
+			u.stop()
+		}()
+		err := serve(r.Context(), &Conn{Conn: ws, Session: s, r: r})
+		panicked = false
+		s.returned("serve", err)
+	})
+}
+
+// begin counts a goroutine that Shutdown awaits.
+func (p *Presence) begin() bool {
+	p.gate.RLock()
+	defer p.gate.RUnlock()
+	if p.draining {
+		return false
+	}
+	p.running.Add(1)
+	return true
+}
+
+// returned ends the session as what the app returned says.
+func (s *Session) returned(where string, err error) {
+	if s.ended.Load() != nil {
+		return
+	}
+	var status websocket.CloseError
+	switch {
+	case err == nil:
+		s.end(End{Cause: CauseAppClosed, Code: codeNormal})
+	case errors.As(err, &status), errors.Is(err, net.ErrClosed):
+		s.endGoodbye(CauseAppClosed) // the closing has begun, whoever began it
+	default:
+		s.logAppError(where, err)
+		s.end(End{Cause: CauseAppError, Code: codeAppError})
+	}
+}

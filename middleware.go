@@ -1,0 +1,312 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Route holds the settings of one mount; zero fields are those of Options.
+type Route struct {
+	// Identify replaces Options.Identify.
+	Identify func(*http.Request) (Identity, error)
+
+	// Dialects are the heartbeat messages that are understood. nil: for
+	// Handler and Callback EmptyMessage and PingPong, for Middleware none,
+	// because a wrapped app may mean "" or "ping". Empty: none. At most 32.
+	Dialects []Dialect
+
+	// OriginPatterns are hosts that pages of other origins may have, for
+	// Handler and Callback: patterns of path.Match, for the host, or for
+	// scheme://host where the pattern contains "://". The server's own host
+	// is always allowed, and so are clients that send no Origin. The wrapped
+	// handlers of Middleware have a policy of their own.
+	OriginPatterns []string
+
+	// Subprotocols that Handler and Callback offer, best first.
+	Subprotocols []string
+
+	// ReadLimit of a message in bytes, for Handler and Callback. 0: 32 KiB.
+	// Negative: none.
+	ReadLimit int64
+}
+
+// Mount mounts handlers with the settings of a Route.
+type Mount struct {
+	p   *Presence
+	set settings
+}
+
+// settings are a Route with defaults.
+type settings struct {
+	Route
+	rhythm rhythm
+	plain  []Dialect // of Middleware
+	rich   []Dialect // of Handler and Callback
+}
+
+func (p *Presence) settings(r Route) settings {
+	set := settings{Route: r, rhythm: p.opts.rhythm()}
+	if r.Dialects == nil {
+		set.rich = []Dialect{EmptyMessage, PingPong}
+	} else {
+		set.plain = r.Dialects[:min(len(r.Dialects), 32)]
+		set.rich = set.plain
+	}
+	if set.Identify == nil {
+		set.Identify = p.opts.Identify
+	}
+	if set.ReadLimit == 0 {
+		set.ReadLimit = 32 << 10
+	}
+	set.OriginPatterns = p.checkPatterns(r.OriginPatterns)
+	return set
+}
+
+// At returns mounts with settings of their own.
+func (p *Presence) At(r Route) *Mount { return &Mount{p, p.settings(r)} }
+
+// Middleware wraps handlers that upgrade to WebSocket with any library, which
+// then get live, verified connections only. Mount it outside of a router or in
+// its Use. Requests that are not upgrades, and upgrades that cannot be
+// hijacked, reach next untouched. A handler may return and go on using its
+// connection elsewhere: the session ends with the connection.
+//
+// Inside Middleware, the same Presence again does nothing, a Handler or
+// Callback of it decides the identity, and another Presence passes on.
+func (p *Presence) Middleware(next http.Handler) http.Handler {
+	return (&Mount{p, p.mounts}).Middleware(next)
+}
+
+// Handler upgrades requests with github.com/coder/websocket and calls serve
+// with each live, verified connection, on the request's goroutine. ctx keeps
+// the values of the request's context, has no deadline of a router, and ends
+// with the session; its cause is the *End.
+//
+// When serve returns nil the connection is closed with 1000. When it returns
+// the session's own end or a close error, there is nothing left to close. For
+// any other error it is closed with 1011; the error is logged and not sent. A
+// panic ends the session as app-error and goes on.
+//
+// A request that is no upgrade gets what Identify refuses with, or 426; a
+// wrong origin 403; a ResponseWriter that cannot be hijacked 501.
+func (p *Presence) Handler(serve func(context.Context, *Conn) error) http.Handler {
+	return (&Mount{p, p.mounts}).Handler(serve)
+}
+
+// Callback is Handler without a request or a stack to hold: setup runs before
+// the upgrade, on the request's goroutine, and says what to do with each
+// message. Its error refuses the request as one of Identify does. Join and
+// SetMeta on the pending peer take effect with the connection. setup nil, or
+// no Message: the connection is for presence only, and what the client sends
+// is read and dropped.
+func (p *Presence) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) http.Handler {
+	return (&Mount{p, p.mounts}).Callback(setup)
+}
+
+// Middleware is Presence.Middleware with the settings of the mount.
+func (m *Mount) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isUpgrade(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if u := upgradeOf(r); u != nil {
+			if u.p != m.p && m.p.once("nested") {
+				m.p.log.Warn("presence: another Presence wraps this one; upgrades are tracked by that one only")
+			}
+			next.ServeHTTP(w, r)
+			return
+		}
+		if !m.p.canHijack(w) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		u, ok := m.begin(w, r, m.set.plain, func() { next.ServeHTTP(w, r) })
+		if !ok {
+			return
+		}
+		defer u.finish()
+		next.ServeHTTP(u, u.request(r))
+		u.returned = true
+	})
+}
+
+// begin identifies and admits an upgrade. If it does not succeed, the request
+// has been answered, or passed to untracked.
+func (m *Mount) begin(w http.ResponseWriter, r *http.Request, dialects []Dialect, untracked func()) (*upgrade, bool) {
+	p := m.p
+	id, err := m.identify(r)
+	if errors.Is(err, ErrUntracked) {
+		untracked()
+		return nil, false
+	}
+	var s *Session
+	if err == nil {
+		s = p.newSession(&m.set, id)
+		err = p.admit(s)
+	}
+	if err == nil {
+		if err = p.room(r.Context(), s.user); err != nil {
+			s.release()
+		}
+	}
+	if err != nil {
+		p.refuse(w, r, err)
+		return nil, false
+	}
+	return &upgrade{p: p, s: s, w: w, dialects: dialects}, true
+}
+
+// identify calls Identify and checks what it says.
+func (m *Mount) identify(r *http.Request) (Identity, error) {
+	id, err := m.set.Identify(r)
+	if err != nil {
+		return id, err
+	}
+	if err := m.p.opts.Limits.checkIdentity(id); err != nil {
+		return id, err
+	}
+	if !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
+		return id, ErrUnauthorized
+	}
+	return id, nil
+}
+
+// refuse answers with the status of err.
+func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	code := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, ErrUnauthorized):
+		code = http.StatusUnauthorized
+	case errors.Is(err, ErrForbidden):
+		code = http.StatusForbidden
+	case errors.Is(err, ErrTooMany):
+		code = http.StatusTooManyRequests
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrClosed):
+		code = http.StatusServiceUnavailable
+	case errors.Is(err, ErrUntracked):
+		code = http.StatusNotFound
+	case errors.Is(err, ErrLimit):
+		code = http.StatusBadRequest
+	default:
+		p.log.Error("presence: Identify failed", "path", r.URL.Path, "error", err)
+	}
+	if code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable {
+		after := time.Second
+		var ra *retryAfter
+		if errors.As(err, &ra) {
+			after = ra.after
+		}
+		w.Header().Set("Retry-After", strconv.Itoa(int((max(after, 0)+time.Second-1)/time.Second)))
+	}
+	text := http.StatusText(code)
+	if code == http.StatusBadRequest {
+		text += ": a name, the topics or the metadata break a limit"
+	}
+	p.log.Debug("presence: refused", "path", r.URL.Path, "status", code, "reason", err)
+	http.Error(w, text, code)
+}
+
+// accept does what Handler and Callback have in common up to the 101: every
+// check, then prepare, then the upgrade. It returns nil when the request has
+// been answered.
+func (m *Mount) accept(w http.ResponseWriter, r *http.Request, prepare func(*http.Request, *Session) error) (*upgrade, *websocket.Conn, *http.Request) {
+	p := m.p
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		return nil, nil, nil
+	}
+	switch {
+	case !isUpgrade(r):
+		m.answerPlain(w, r)
+		return nil, nil, nil
+	case !p.canHijack(w):
+		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
+		return nil, nil, nil
+	case !p.originAllowed(r, m.set.OriginPatterns):
+		http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
+		return nil, nil, nil
+	}
+	u, owned := upgradeOf(r), false
+	if u != nil && u.p == p {
+		if err := m.decide(u, r); err != nil {
+			p.refuse(w, r, err)
+			return nil, nil, nil
+		}
+		r = u.request(r) // a Timeout in between is for handlers
+	} else {
+		var ok bool
+		if u, ok = m.begin(w, r, m.set.rich, func() { http.NotFound(w, r) }); !ok {
+			return nil, nil, nil
+		}
+		owned = true
+		r, w = u.request(r), u
+	}
+	done := false
+	defer func() {
+		if !done && owned {
+			u.finish()
+		}
+	}()
+	if prepare != nil {
+		if err := prepare(r, u.s); err != nil {
+			p.refuse(w, r, err)
+			return nil, nil, nil
+		}
+	}
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols: m.set.Subprotocols, InsecureSkipVerify: true, // the origin was checked above
+	})
+	if err != nil {
+		p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
+		return nil, nil, nil
+	}
+	ws.SetReadLimit(m.set.ReadLimit)
+	done = true
+	return u, ws, r
+}
+
+// answerPlain tells a request that is no upgrade what one would have got.
+func (m *Mount) answerPlain(w http.ResponseWriter, r *http.Request) {
+	id, err := m.identify(r)
+	if err == nil {
+		s := m.p.newSession(&m.set, id)
+		if err = m.p.admit(s); err == nil {
+			err = m.p.room(r.Context(), s.user)
+			s.release()
+		}
+	}
+	if err != nil {
+		m.p.refuse(w, r, err)
+		return
+	}
+	w.Header().Set("Connection", "Upgrade")
+	w.Header().Set("Upgrade", "websocket")
+	http.Error(w, http.StatusText(http.StatusUpgradeRequired)+": this is a WebSocket", http.StatusUpgradeRequired)
+}
+
+// decide lets a mount inside Middleware say who the session is.
+func (m *Mount) decide(u *upgrade, r *http.Request) error {
+	id, err := m.identify(r)
+	if err != nil {
+		return err
+	}
+	u.s.mu.Lock()
+	u.s.set = &m.set
+	u.s.identify(id)
+	u.s.mu.Unlock()
+	u.dialects = m.set.rich
+	return m.p.room(r.Context(), u.s.user)
+}
+
+// logAppError reports what serve or a callback returned.
+func (s *Session) logAppError(where string, err error) {
+	s.p.log.Error("presence: "+where+" failed", "session", s.ID(), "user", s.user, "error", fmt.Sprint(err))
+}

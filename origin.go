@@ -1,0 +1,50 @@
+package presence
+
+import (
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+)
+
+// originAllowed says whether the page that asks may (RFC 6455 section 10.2).
+// Without an Origin it is no page.
+func (p *Presence) originAllowed(r *http.Request, patterns []string) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err == nil && u.Host != "" {
+		if strings.EqualFold(u.Host, r.Host) {
+			return true
+		}
+		host := strings.ToLower(u.Host)
+		for _, pattern := range patterns {
+			target := host
+			if strings.Contains(pattern, "://") {
+				target = strings.ToLower(u.Scheme) + "://" + host
+			}
+			if ok, _ := path.Match(strings.ToLower(pattern), target); ok {
+				return true
+			}
+		}
+	}
+	if p.once("origin") {
+		p.log.Warn("presence: refused a page of another origin; see Route.OriginPatterns", "origin", cutText(origin), "host", r.Host)
+	}
+	return false
+}
+
+// checkPatterns reports patterns that can never match and leaves them out.
+func (p *Presence) checkPatterns(patterns []string) []string {
+	var good []string
+	for _, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil {
+			p.log.Error("presence: malformed origin pattern", "pattern", pattern, "error", err)
+			continue
+		}
+		good = append(good, pattern)
+	}
+	return good
+}

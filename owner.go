@@ -1,0 +1,109 @@
+package presence
+
+import (
+	"github.com/a4cafe1a/presence/internal/link"
+	"github.com/a4cafe1a/presence/internal/wheel"
+	"github.com/a4cafe1a/presence/store"
+)
+
+// owner is how a session hears what its connection finds, and when to look at
+// it. It is a type of its own so that Session shows none of this to the app.
+type owner Session
+
+var (
+	_ link.Owner = (*owner)(nil)
+	_ wheel.Item = (*owner)(nil)
+)
+
+// Upgraded verifies a client whose library wrote the 101 itself.
+func (o *owner) Upgraded() error { return (*Session)(o).verify() }
+
+// Refused: no WebSocket after all.
+func (o *owner) Refused() { (*Session)(o).discard() }
+
+// ClosedBy notes that the client wants to go. The library answers; if it does
+// not, we do, after CloseTimeout.
+func (o *owner) ClosedBy(code int, reason string) {
+	(*Session)(o).sayGoodbye(End{Cause: CauseClientClosed, Code: code, Text: reason})
+}
+
+// Closing notes that the library wants to go.
+func (o *owner) Closing(code int) {
+	(*Session)(o).sayGoodbye(End{Cause: CauseAppClosed, Code: code})
+}
+
+// Lost: the client has gone, with or without a goodbye.
+func (o *owner) Lost(error) { (*Session)(o).endGoodbye(CauseLost) }
+
+// LibraryClosed: the app is done, or follows the client's goodbye.
+func (o *owner) LibraryClosed() { (*Session)(o).endGoodbye(CauseAppClosed) }
+
+// Violated: the client broke the protocol (RFC 6455 section 7.1.7).
+func (o *owner) Violated(err error) {
+	(*Session)(o).end(End{Cause: CauseProtocolError, Code: codeProtocolError, Text: cutText(err.Error())})
+}
+
+// Flooded: too many control frames.
+func (o *owner) Flooded() {
+	(*Session)(o).end(End{Cause: CauseLimit, Code: codeLimit, Text: "too many control frames"})
+}
+
+// Roused: the client sent a message after it was away.
+func (o *owner) Roused() {
+	s := (*Session)(o)
+	s.setAway(false)
+	s.hasten(s.p.wheel.Exact() + wheel.Time(s.set.rhythm.away))
+}
+
+// Gone: the socket is closed.
+func (o *owner) Gone() {
+	s := (*Session)(o)
+	s.release()
+	s.depart()
+}
+
+// sayGoodbye notes how the session will have ended, and bounds how long the
+// closing handshake may take.
+func (s *Session) sayGoodbye(e End) {
+	s.mu.Lock()
+	if s.goodbye.Cause == "" {
+		s.goodbye = e
+	}
+	s.mu.Unlock()
+	at := s.p.wheel.Exact() + wheel.Time(max(s.p.opts.CloseTimeout, s.p.tick))
+	if s.closeBy.CompareAndSwap(0, int64(at)) {
+		s.hasten(at)
+	}
+}
+
+// endGoodbye ends the session as its closing handshake said, or else with
+// this cause.
+func (s *Session) endGoodbye(otherwise Cause) {
+	s.mu.Lock()
+	e := s.goodbye
+	s.mu.Unlock()
+	if e.Cause == "" {
+		e.Cause = otherwise
+	}
+	s.end(e)
+}
+
+// setAway tells others that the client has fallen quiet, or is back.
+func (s *Session) setAway(away bool) {
+	s.mu.Lock()
+	changed := s.away != away && s.ended.Load() == nil
+	if changed {
+		s.away = away
+	}
+	listed := s.listed
+	s.mu.Unlock()
+	if !changed {
+		return
+	}
+	if away {
+		s.conn.Rouse()
+	}
+	if listed {
+		s.p.member.Do(store.Op{Kind: store.OpAway, User: s.user, Session: s.ID(), Away: away}, nil)
+	}
+}

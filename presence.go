@@ -1,0 +1,256 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/a4cafe1a/presence/internal/link"
+	"github.com/a4cafe1a/presence/internal/mirror"
+	"github.com/a4cafe1a/presence/internal/node"
+	"github.com/a4cafe1a/presence/internal/wheel"
+	"github.com/a4cafe1a/presence/internal/work"
+	"github.com/a4cafe1a/presence/store"
+	"github.com/a4cafe1a/presence/store/memstore"
+)
+
+// Presence keeps connections under heartbeat and knows who is online. One
+// process usually has one; several that share a store form a cluster. All
+// methods may be called concurrently.
+type Presence struct {
+	opts     Options
+	log      *slog.Logger
+	tick     time.Duration
+	wheel    *wheel.Wheel
+	links    link.Config
+	registry *registry
+	store    store.Store
+	own      bool // the store was made here
+	node     store.Node
+	member   *node.Node // of the cluster
+	mirrors  *mirror.Hub
+	mounts   settings // of the methods of Presence itself
+
+	slow  work.Pool // what may block for a moment
+	hooks work.Pool // OnDisconnect
+
+	sessions  atomic.Int64 // admitted and not yet released
+	verifying atomic.Int64
+
+	gate     sync.RWMutex // held for reading while something begins
+	draining bool
+	running  sync.WaitGroup // connections, serve functions
+	pending  sync.Map       // *Session: upgrades whose connection is open
+
+	down     sync.Once
+	downDone chan struct{}
+	downErr  error
+
+	told sync.Map // what has been logged once
+}
+
+// New checks the options, all at once, and starts the scheduler and the lease
+// in the store. The error is ErrOptions and names each rule that broke.
+func New(o Options) (*Presence, error) {
+	o = o.withDefaults()
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	p := &Presence{opts: o, log: o.Logger, store: o.Store, registry: newRegistry(), downDone: make(chan struct{})}
+	if p.store == nil {
+		p.store, p.own = memstore.New(memstore.Options{}), true
+	}
+	p.tick = o.tick()
+	p.wheel = wheel.New(p.tick)
+	p.slow.Max = 16 * runtime.GOMAXPROCS(0)
+	p.hooks.Max = 64
+	p.links = link.Config{Clock: p.wheel, Slow: &p.slow, ControlFrames: o.Limits.ControlFramesPerSecond}
+	p.mounts = p.settings(Route{})
+	p.node = store.Node{
+		ID: fmt.Sprintf("%016x", p.newID()), Name: o.NodeName,
+		LeaveGrace: o.LeaveGrace, KeepLastSeen: o.KeepLastSeen,
+	}
+	if p.node.Name == "" {
+		p.node.Name = p.node.ID
+	}
+	p.mirrors = mirror.New(p.store, mirror.Limits{
+		SubscriberEvents: o.Limits.SubscriberEvents, SnapshotMembers: o.Limits.SnapshotMembers,
+	}, p.log)
+	p.member = node.Start(node.Config{
+		Store: p.store, Node: p.node, Logger: p.log,
+		Held: p.held, Order: p.order, Added: p.added,
+	})
+	return p, nil
+}
+
+// tick is the grain of the scheduler: fine enough for the shortest wait.
+func (o *Options) tick() time.Duration {
+	tick := 50 * time.Millisecond
+	for _, d := range []time.Duration{o.HeartbeatInterval, o.HeartbeatTimeout - o.HeartbeatInterval} {
+		if d > 0 {
+			tick = min(tick, d/8)
+		}
+	}
+	return max(tick, time.Millisecond)
+}
+
+// rhythm is what the options say about one kind of session.
+func (o *Options) rhythm() rhythm {
+	return rhythm{
+		interval: o.HeartbeatInterval, timeout: o.HeartbeatTimeout,
+		download: o.DownloadTimeout, idle: o.IdleTimeout, away: o.AwayAfter,
+	}
+}
+
+// admit counts a session in, or says why it cannot be. What was admitted is
+// given back by release.
+func (p *Presence) admit(s *Session) error {
+	p.gate.RLock()
+	defer p.gate.RUnlock()
+	if p.draining {
+		return RetryAfter(fmt.Errorf("%w: shutting down", ErrUnavailable), max(p.opts.DrainGrace/3, time.Second))
+	}
+	if p.opts.RequireStore && p.member.Away() {
+		return RetryAfter(fmt.Errorf("%w: the store is away", ErrUnavailable), retryFull)
+	}
+	if p.sessions.Add(1) > int64(p.opts.Limits.Sessions) {
+		p.sessions.Add(-1)
+		return RetryAfter(fmt.Errorf("%w: %d sessions", ErrUnavailable, p.opts.Limits.Sessions), retryFull)
+	}
+	if p.verifying.Add(1) > int64(p.opts.Limits.Verifying) {
+		p.verifying.Add(-1)
+		p.sessions.Add(-1)
+		return RetryAfter(fmt.Errorf("%w: %d upgrades under way", ErrUnavailable, p.opts.Limits.Verifying), retryFull)
+	}
+	return nil
+}
+
+const (
+	retryFull = 5 * time.Second
+	retryUser = 10 * time.Second
+	proveIn   = 2 * time.Second // the oldest session of a full user
+)
+
+// verified gives back the place among the upgrades.
+func (s *Session) verified() {
+	if s.live.CompareAndSwap(false, true) {
+		s.p.verifying.Add(-1)
+	}
+}
+
+// release gives back what admit counted.
+func (s *Session) release() {
+	if s.released.CompareAndSwap(false, true) {
+		if !s.live.Load() {
+			s.p.verifying.Add(-1)
+		}
+		s.p.sessions.Add(-1)
+	}
+}
+
+// room refuses a newcomer whose user has its limit of sessions here, but
+// challenges the oldest of them first.
+func (p *Presence) room(ctx context.Context, user string) error {
+	if p.opts.Limits.WhenUserFull != RefuseNew {
+		return nil
+	}
+	oldest, n := p.registry.oldest(user)
+	if n < p.opts.Limits.PerUser {
+		return nil
+	}
+	if oldest.gone(ctx, proveIn) {
+		return nil
+	}
+	return RetryAfter(fmt.Errorf("%w: %d sessions of one user", ErrTooMany, n), retryUser)
+}
+
+// gone challenges the session and says whether it has ended within d.
+func (s *Session) gone(ctx context.Context, d time.Duration) bool {
+	s.challenge(d)
+	ended := s.Context()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		select {
+		case <-ended.Done():
+			return true
+		case <-ctx.Done():
+			return false
+		case <-poll.C:
+			if s.conn == nil || s.proveBy.Load() == 0 || s.lastByte() > wheel.Time(s.provedAt.Load()) {
+				return s.ended.Load() != nil
+			}
+		}
+	}
+}
+
+// commit sends a change to the store and waits for it, unless the store is
+// away: then it follows when the store is back.
+func (p *Presence) commit(ctx context.Context, op store.Op) error {
+	if p.member.Away() {
+		p.member.Do(op, nil)
+		return nil
+	}
+	res, err := p.member.Await(ctx, op)
+	switch {
+	case errors.Is(err, node.ErrPending):
+		return nil
+	case err != nil:
+		return storeError("commit", err)
+	case res.Status == store.TooLarge:
+		return fmt.Errorf("%w: metadata of one user", ErrLimit)
+	case res.Status == store.Missing:
+		return ErrEnded
+	}
+	return nil
+}
+
+// held lists the sessions of a shard, for a store that forgot them.
+func (p *Presence) held(shard int) []store.Op {
+	var ops []store.Op
+	p.registry.all(func(s *Session) {
+		if p.store.ShardOf(s.user) == shard {
+			if op, ok := s.heldOp(); ok {
+				ops = append(ops, op)
+			}
+		}
+	})
+	return ops
+}
+
+// order carries out what another node asked for.
+func (p *Presence) order(o store.Order) {
+	s := p.registry.byID(parseID(o.Session))
+	if s == nil || s.user != o.User {
+		return
+	}
+	switch o.Kind {
+	case store.Kick:
+		s.end(Reason{o.Code, o.Text}.end())
+	case store.Replaced:
+		s.unlist()
+		s.end(End{Cause: CauseReplaced, Code: codeReplaced, Text: "replaced"})
+	case store.Challenge:
+		s.challenge(proveIn)
+	}
+}
+
+// added hears what the store said of a session that waits no longer.
+func (p *Presence) added(id string, r store.Result) {
+	if s := p.registry.byID(parseID(id)); s != nil {
+		s.decided(r)
+	}
+}
+
+// once says whether this is the first time for the key: for logs.
+func (p *Presence) once(key string) bool {
+	_, before := p.told.LoadOrStore(key, true)
+	return !before
+}
+
+func isLimit(err error) bool { return errors.Is(err, ErrLimit) }

@@ -1,0 +1,205 @@
+package presence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/a4cafe1a/presence/store"
+)
+
+// State is how much of a user is there.
+type State = store.State
+
+// The states of a user.
+const (
+	Unknown = store.Unknown // it cannot be told now
+	Offline = store.Offline
+	Grace   = store.Grace  // the last session was lost less than a grace ago
+	Online  = store.Online // at least one live session
+)
+
+// Counts says how many are in a topic.
+type Counts = store.Counts
+
+// Status describes a user.
+type Status struct {
+	User     string
+	State    State
+	Away     bool // all sessions are
+	Sessions int
+	Since    time.Time // when the user came
+	// LastSeen of a live user of another node is that node's last renewal;
+	// of one that has left, when the last session ended, zero if not kept.
+	LastSeen time.Time
+	AsOf     time.Time // when the store, or this node, knew this
+}
+
+// Member is a user in a topic. State, Sessions and Since are those there.
+type Member struct {
+	Status
+	Metas []json.RawMessage // of the sessions that have any
+}
+
+// Online says whether the user is online or in grace. A session on this node
+// answers without the store. The error is ErrUnknown or ErrStoreUnavailable
+// when it cannot be known: never false instead.
+func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
+	if p.registry.online(user) {
+		return true, nil
+	}
+	all, err := p.Lookup(ctx, user)
+	if err != nil {
+		return false, err
+	}
+	return all[0].State != Offline, nil
+}
+
+// Lookup describes users, in the same order. It costs one round trip per
+// partition of the store, whatever their number. When some cannot be known,
+// they are in state Unknown, and the error is ErrUnknown or
+// ErrStoreUnavailable; the others are right.
+func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error) {
+	if len(users) == 0 {
+		return nil, nil
+	}
+	records, err := p.store.Lookup(ctx, make([]store.UserRecord, 0, len(users)), users)
+	if err != nil {
+		if err = storeError("lookup", err); !errors.Is(err, ErrUnknown) {
+			return nil, err
+		}
+		records = make([]store.UserRecord, len(users))
+		for i, u := range users {
+			records[i] = store.UserRecord{User: u, AsOf: time.Now()}
+		}
+	}
+	all := make([]Status, len(users))
+	for i := range records {
+		all[i] = p.withLocal(&records[i])
+		if all[i].State == Unknown && err == nil {
+			err = fmt.Errorf("lookup: %w", ErrUnknown)
+		}
+		if all[i].State != Unknown && len(users) == 1 {
+			err = nil
+		}
+	}
+	return all, err
+}
+
+// withLocal adds what this node knows better than the store.
+func (p *Presence) withLocal(r *store.UserRecord) Status {
+	st := statusOf(r)
+	local := p.registry.byUser(r.User)
+	if len(local) == 0 {
+		return st
+	}
+	st.State = Online
+	st.Sessions = len(local)
+	for i := range r.Sessions {
+		if r.Sessions[i].Node != p.node.ID {
+			st.Sessions++
+		}
+	}
+	away := true
+	for _, s := range local {
+		info := s.Info()
+		if st.Since.IsZero() || info.Since.Before(st.Since) {
+			st.Since = info.Since
+		}
+		if info.LastSeen.After(st.LastSeen) {
+			st.LastSeen = info.LastSeen
+		}
+		away = away && info.Away
+	}
+	if st.Sessions == len(local) {
+		st.Away = away
+	}
+	return st
+}
+
+func statusOf(r *store.UserRecord) Status {
+	return Status{
+		User: r.User, State: r.State, Away: r.Away, Sessions: len(r.Sessions),
+		Since: r.Since, LastSeen: r.LastSeen, AsOf: r.AsOf,
+	}
+}
+
+// Sessions describes the user's live sessions, oldest first. When those of
+// other nodes cannot be known, it returns the ones of this node with
+// ErrUnknown or ErrStoreUnavailable.
+func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, error) {
+	var infos []SessionInfo
+	for _, s := range p.registry.byUser(user) {
+		infos = append(infos, s.Info())
+	}
+	records, err := p.store.Lookup(ctx, nil, []string{user})
+	switch {
+	case err != nil:
+		err = storeError("sessions", err)
+	case records[0].State == Unknown:
+		err = fmt.Errorf("sessions: %w", ErrUnknown)
+	default:
+		for _, r := range records[0].Sessions {
+			if r.Node != p.node.ID {
+				infos = append(infos, SessionInfo{
+					ID: r.ID, User: user, Node: r.NodeName, Topics: r.Topics, Meta: r.Meta,
+					Away: r.Away, Since: r.Since, LastSeen: records[0].LastSeen,
+				})
+			}
+		}
+	}
+	slices.SortStableFunc(infos, func(a, b SessionInfo) int { return a.Since.Compare(b.Since) })
+	return infos, err
+}
+
+// Members iterates over the members of a topic, those in grace included, in
+// order of the store's partitions, then of names; "" is everyone. It begins
+// behind the user after, who need not be there any more, and reads pages as it
+// goes. Users that come or go meanwhile may be missed; nobody is seen twice.
+// An error ends it.
+func (p *Presence) Members(ctx context.Context, topic, after string) iter.Seq2[Member, error] {
+	return func(yield func(Member, error) bool) {
+		if err := p.opts.Limits.checkName("topic", topic); err != nil {
+			yield(Member{}, err)
+			return
+		}
+		for more := true; more; {
+			page, err := p.store.Members(ctx, topic, after, membersPage)
+			if err != nil {
+				yield(Member{}, storeError("members", err))
+				return
+			}
+			for i := range page.Members {
+				if !yield(memberOf(&page.Members[i]), nil) {
+					return
+				}
+			}
+			after, more = page.Next, page.More
+		}
+	}
+}
+
+const membersPage = 100
+
+func memberOf(r *store.UserRecord) Member {
+	m := Member{Status: statusOf(r)}
+	for i := range r.Sessions {
+		if meta := r.Sessions[i].Meta; meta != nil {
+			m.Metas = append(m.Metas, meta)
+		}
+	}
+	return m
+}
+
+// Count says how many are in a topic, in constant time.
+func (p *Presence) Count(ctx context.Context, topic string) (Counts, error) {
+	if err := p.opts.Limits.checkName("topic", topic); err != nil {
+		return Counts{}, err
+	}
+	c, err := p.store.Count(ctx, topic)
+	return c, storeError("count", err)
+}

@@ -1,0 +1,203 @@
+package presence
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/a4cafe1a/presence/internal/link"
+)
+
+type upgradeKey struct{}
+
+// upgradeOf returns the upgrade a request is part of, of whatever Presence.
+func upgradeOf(r *http.Request) *upgrade {
+	u, _ := r.Context().Value(upgradeKey{}).(*upgrade)
+	return u
+}
+
+// isUpgrade says whether a request asks for a WebSocket (RFC 6455 section 4.1).
+func isUpgrade(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.ProtoMajor == 1 && r.ProtoMinor >= 1 &&
+		hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
+}
+
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// upgrade is the http.ResponseWriter that the library gets. Its Hijack hands
+// out the connection that keeps the heartbeat. It belongs to the request's
+// goroutine.
+type upgrade struct {
+	p        *Presence
+	s        *Session
+	w        http.ResponseWriter
+	dialects []Dialect
+	header   http.Header // after Hijack: a copy nobody sends
+	stop     func()      // of watching the request's context
+	switched bool        // the library has called WriteHeader(101)
+	returned bool        // the wrapped handler did, without a panic
+}
+
+// request returns r with the context of an upgrade: the values of the old
+// one, no deadline, ended with the session, or with the client while pending.
+func (u *upgrade) request(r *http.Request) *http.Request {
+	outer := r.Context()
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(outer), upgradeKey{}, u))
+	u.s.mu.Lock()
+	if before := u.s.upgraded; before != nil { // a Handler inside Middleware
+		u.s.upgraded = func(cause error) { before(cause); cancel(cause) }
+	} else {
+		u.s.upgraded = cancel
+	}
+	u.s.mu.Unlock()
+	stop := context.AfterFunc(outer, func() {
+		// A router's deadline is for its handlers, not for the connection.
+		if errors.Is(outer.Err(), context.Canceled) {
+			cancel(context.Cause(outer))
+		}
+	})
+	if before := u.stop; before != nil {
+		u.stop = func() { before(); stop() }
+	} else {
+		u.stop = func() { stop() }
+	}
+	return r.WithContext(ctx)
+}
+
+// finish is called when the handler has returned or panics.
+func (u *upgrade) finish() {
+	u.stop()
+	s := u.s
+	if s.conn == nil {
+		s.discard()
+		return
+	}
+	if !u.returned && s.ended.Load() == nil {
+		s.end(End{Cause: CauseAppError, Code: codeAppError})
+	}
+}
+
+// Header is as http.ResponseWriter says.
+func (u *upgrade) Header() http.Header {
+	if u.header != nil {
+		return u.header
+	}
+	return u.w.Header()
+}
+
+// WriteHeader is as http.ResponseWriter says. After Hijack it does nothing:
+// some libraries report a failed one like this.
+func (u *upgrade) WriteHeader(code int) {
+	if u.header != nil {
+		return
+	}
+	u.switched = u.switched || code == http.StatusSwitchingProtocols
+	u.w.WriteHeader(code)
+}
+
+// Write is as http.ResponseWriter says.
+func (u *upgrade) Write(b []byte) (int, error) {
+	if u.header != nil {
+		return len(b), nil
+	}
+	return u.w.Write(b)
+}
+
+// ReadFrom copies without a buffer where the writer below can.
+func (u *upgrade) ReadFrom(src io.Reader) (int64, error) {
+	if u.header != nil {
+		return io.Copy(io.Discard, src)
+	}
+	return io.Copy(u.w, src)
+}
+
+// Flush is as http.Flusher says.
+func (u *upgrade) Flush() {
+	if u.header == nil {
+		_ = http.NewResponseController(u.w).Flush()
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (u *upgrade) Unwrap() http.ResponseWriter { return u.w }
+
+// Hijack takes the connection over and returns one that keeps the heartbeat.
+// If the 101 is out, it also verifies the client; else the Write that
+// completes the 101 does.
+func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	s := u.s
+	if s.conn != nil {
+		return nil, nil, http.ErrHijacked
+	}
+	if e := s.ended.Load(); e != nil {
+		return nil, nil, e
+	}
+	nc, brw, err := http.NewResponseController(u.w).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	u.stop()
+	u.header = u.w.Header().Clone()
+	if u.header == nil {
+		u.header = http.Header{}
+	}
+	// Bytes that came with the request go through Read. Some libraries refuse
+	// a reader that holds any, some lose them.
+	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
+	dialects := make([]link.Dialect, len(u.dialects))
+	for i, d := range u.dialects {
+		dialects[i] = d
+	}
+	s.conn = link.Upgrade(nc, &u.p.links, (*owner)(s), dialects, bytes.Clone(early), u.switched)
+	brw.Reader.Reset(s.conn)
+	brw.Writer.Reset(s.conn)
+	if !s.enter() {
+		return nil, nil, s.end(u.p.shutdownEnd())
+	}
+	if u.switched {
+		if err := s.verify(); err != nil {
+			return nil, nil, err
+		}
+	}
+	return s.conn, brw, nil
+}
+
+// canHijack walks to the writer that decides. What stands in the way, and the
+// cure, is logged once per type.
+func (p *Presence) canHijack(w http.ResponseWriter) bool {
+	for {
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = inner.Unwrap()
+	}
+	if _, ok := w.(http.Hijacker); ok {
+		return true
+	}
+	name := fmt.Sprintf("%T", w)
+	if p.once("hijack " + name) {
+		cure := "give it an Unwrap() http.ResponseWriter method, or mount the WebSocket outside of the middleware that makes it"
+		if strings.Contains(name, "timeoutWriter") {
+			cure = "mount the WebSocket outside of http.TimeoutHandler"
+		}
+		p.log.Error("presence: this http.ResponseWriter cannot be hijacked, so no WebSocket passes",
+			"type", name, "cure", cure)
+	}
+	return false
+}
