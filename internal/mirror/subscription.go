@@ -1,0 +1,78 @@
+package mirror
+
+import (
+	"context"
+	"sync"
+)
+
+// Subscription is one subscriber of a topic. Next has one caller at a time;
+// Close may be called by anybody.
+type Subscription struct {
+	topic *topic
+	once  sync.Once
+	done  chan struct{}
+
+	// of the caller of Next
+	snapshot *Event // not returned yet
+	at       *chunk
+	read     int // events of at that were returned
+}
+
+// Next returns the next event, and waits for it. A context that ends loses
+// nothing. ErrClosed: the subscription, the hub or the store was closed.
+// ErrTooLarge: the subscriber was too slow and the topic is too large for a
+// Snapshot; the next call tries again.
+func (s *Subscription) Next(ctx context.Context) (Event, error) {
+	for {
+		select {
+		case <-s.done:
+			return Event{}, ErrClosed
+		default:
+		}
+		switch {
+		case s.snapshot != nil && !s.at.cut.Load():
+			e := *s.snapshot
+			s.snapshot = nil
+			return e, nil
+		case s.snapshot == nil && s.read < len(s.at.events):
+			s.read++
+			return s.at.events[s.read-1], nil
+		case s.at.cut.Load():
+			// A Snapshot that was never fetched is out of date too.
+			if err := s.restart(false); err != nil {
+				return Event{}, err
+			}
+			continue
+		}
+		select {
+		case <-s.at.more:
+			if next := s.at.next.Load(); next != nil {
+				s.at, s.read = next, 0
+			} else if !s.at.cut.Load() {
+				return Event{}, ErrClosed // there will be no next
+			}
+		case <-s.done:
+		case <-ctx.Done():
+			return Event{}, ctx.Err()
+		}
+	}
+}
+
+// restart goes to the end of the topic's events, with a Snapshot of what was
+// before.
+func (s *Subscription) restart(exact bool) error {
+	e, at, err := s.topic.snapshot(exact)
+	if err != nil {
+		return err
+	}
+	s.snapshot, s.at, s.read = e, at, len(at.events)
+	return nil
+}
+
+// Close ends the subscription. Closing again does nothing.
+func (s *Subscription) Close() {
+	s.once.Do(func() {
+		close(s.done)
+		s.topic.hub.leave(s.topic)
+	})
+}
