@@ -34,7 +34,10 @@ func (s *Session) open() error {
 	p.pending.Delete(s)
 	s.mu.Lock()
 	if s.ended.Load() == nil {
-		s.ref = p.wheel.Add((*owner)(s), p.wheel.Now()+wheel.Time(p.tick))
+		if s.conn != nil {
+			s.conn.Begin()
+		}
+		s.ref = p.wheel.Add((*owner)(s), p.wheel.Exact()+wheel.Time(p.tick))
 	}
 	s.mu.Unlock()
 	if e := s.ended.Load(); e != nil { // before it could be found

@@ -79,7 +79,7 @@ type SessionInfo struct {
 func (p *Presence) newSession(set *settings, id Identity) *Session {
 	s := &Session{p: p, set: set, id: p.newID(), started: time.Now()}
 	s.identify(id)
-	s.touched.Store(int64(p.wheel.Now()))
+	s.touched.Store(int64(p.wheel.Exact()))
 	return s
 }
 
@@ -292,7 +292,7 @@ func (s *Session) Touch() {
 		s.conn.Touch()
 		return
 	}
-	s.touched.Store(int64(s.p.wheel.Now()))
+	s.touched.Store(int64(s.p.wheel.Exact()))
 }
 
 // Disconnect ends the session and returns at once. A code outside 4000-4999

@@ -63,9 +63,11 @@ type Store interface {
 	// Sweep does what is due in the lease's shard, for all nodes: the
 	// sessions of dead leases, members whose grace has ended, and users
 	// seen last longer ago than the node's KeepLastSeen. It does at most max
-	// such things (200 when max <= 0, and never more than 1,000) and says
-	// whether there is more. In a hold it does nothing. ErrLeaseLost: as for
-	// Commit.
+	// such things (200 when max <= 0, and never more than 1,000), more only
+	// because the dead sessions of one user go together, and says whether
+	// there is more. Of those sessions the one with the longest grace goes
+	// last, so that it counts. In a hold nothing is done. ErrLeaseLost: as
+	// for Commit.
 	Sweep(ctx context.Context, lease Lease, max int) (SweepResult, error)
 
 	// Lookup appends one record per user to dst, in the order of users, as

@@ -176,11 +176,17 @@ func Plain(nc net.Conn, cfg *Config, owner Owner) *Conn {
 func newConn(nc net.Conn, cfg *Config, owner Owner) *Conn {
 	c := &Conn{nc: nc, cfg: cfg, owner: owner, sock: sock.Of(nc)}
 	c.direct = c.sock != nil && sock.Direct(nc)
-	now := int64(cfg.Clock.Now())
+	c.Begin()
+	return c
+}
+
+// Begin starts all waiting anew: the coarse clock may have stood still until
+// the connection was in the wheel.
+func (c *Conn) Begin() {
+	now := int64(c.cfg.Clock.Exact())
 	c.last.Store(now)
 	c.lastData.Store(now)
 	c.lastOut.Store(now)
-	return c
 }
 
 // startFrames begins to follow frames. What the kernel holds at this moment

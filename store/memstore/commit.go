@@ -102,7 +102,8 @@ func (s *Store) add(v view, st *stripe, l *lease, op *store.Op, u *user) store.R
 	s.begin(v, st, u)
 	defer s.finish()
 	if x == nil {
-		x = &session{id: op.Session, user: u, since: v.wall, away: op.Away}
+		x = u.newSession()
+		*x = session{id: op.Session, user: u, since: v.wall, away: op.Away}
 		if !op.Since.IsZero() {
 			x.since = op.Since.UnixNano()
 			s.op.since = x.since

@@ -15,6 +15,7 @@ type topicLog struct {
 	sessions int    // in changes
 	base     uint64 // number of the first of them
 	feeds    []*feed
+	behind   bool // every feed has lost some: nobody will read what is added
 }
 
 // feed implements store.Feed.
@@ -32,7 +33,7 @@ type feed struct {
 func (s *Store) log(v *view, c *touch) {
 	s.sequence++
 	t := c.member.topic
-	if t.log == nil {
+	if t.log == nil || t.log.behind {
 		return
 	}
 	ch := store.Change{Kind: c.kind, Version: s.version(), At: wallTime(v.wall), Cause: c.cause}
@@ -53,8 +54,17 @@ func (g *topicLog) append(c store.Change, limit int) {
 	defer g.mu.Unlock()
 	if len(g.changes) >= limit || g.sessions > 16*limit {
 		// Half at once, so that moving the rest costs little per change.
-		// Whoever has not read that half gets a Reset.
+		// Whoever has not read that half gets a Reset. When that is
+		// everybody, nothing needs to be kept until somebody reads.
 		g.drop((len(g.changes) + 1) / 2)
+		g.behind = true
+		for _, f := range g.feeds {
+			g.behind = g.behind && f.at < g.base
+		}
+		if g.behind {
+			g.drop(len(g.changes))
+			return
+		}
 	}
 	g.changes = append(g.changes, c)
 	g.sessions += len(c.Member.Sessions)
@@ -89,13 +99,13 @@ func (g *topicLog) read(f *feed) (changes []store.Change, reset bool) {
 	case f.at < g.base:
 		reset = true
 	case f.at < end && len(g.feeds) == 1:
-		// Nobody else reads: hand them over.
+		// Nobody else reads: hand them over, and expect as many again.
 		changes = g.changes[f.at-g.base:]
-		g.changes, g.sessions, g.base = nil, 0, end
+		g.changes, g.sessions, g.base = make([]store.Change, 0, len(changes)), 0, end
 	case f.at < end:
 		changes = append(changes, g.changes[f.at-g.base:]...)
 	}
-	f.at = end
+	f.at, g.behind = end, false
 	slowest := end
 	for _, other := range g.feeds {
 		slowest = min(slowest, max(other.at, g.base))

@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -100,11 +101,12 @@ func (s *Store) holdUntil(end, ran int64) {
 // caller is contact for a call with a lease.
 func (s *Store) caller(token store.Lease) (*lease, view, error) {
 	v := s.contact()
-	l := s.leases[token.Token]
-	if l == nil || l.Lease != token || !v.alive(l) {
-		return nil, v, store.ErrLeaseLost
+	for _, l := range s.leases {
+		if l.Lease == token && v.alive(l) {
+			return l, v, nil
+		}
 	}
-	return l, v, nil
+	return nil, v, store.ErrLeaseLost
 }
 
 // Register implements store.Store.
@@ -130,7 +132,7 @@ func (s *Store) Register(ctx context.Context, shard int, node store.Node) (store
 		number: s.number,
 		cause:  store.CauseNodeLost,
 	}
-	s.leases[l.Token] = l
+	s.leases = append(s.leases, l)
 	s.extend(v, l)
 	return l.Lease, nil
 }
@@ -146,11 +148,9 @@ func (s *Store) extend(v view, l *lease) {
 
 // bury forgets dead leases with nothing left under them.
 func (s *Store) bury(v view) {
-	for token, l := range s.leases {
-		if !v.alive(l) && len(l.sessions) == 0 {
-			delete(s.leases, token)
-		}
-	}
+	s.leases = slices.DeleteFunc(s.leases, func(l *lease) bool {
+		return !v.alive(l) && len(l.sessions) == 0
+	})
 }
 
 // Renew implements store.Store.

@@ -62,8 +62,8 @@ type Store struct {
 	done   chan struct{}
 
 	mu       sync.RWMutex
-	leases   map[string]*lease // by token
-	number   uint64            // of the newest lease
+	leases   []*lease // oldest first
+	number   uint64   // of the newest lease
 	topics   map[string]*topic
 	all      *topic // topic "", kept for ever
 	sequence uint64 // of the log
@@ -99,7 +99,6 @@ func New(o Options) *Store {
 		seed:       maphash.MakeSeed(),
 		base:       time.Now(),
 		done:       make(chan struct{}),
-		leases:     map[string]*lease{},
 		topics:     map[string]*topic{},
 		replaced:   map[string]int64{},
 	}

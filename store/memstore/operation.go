@@ -1,6 +1,11 @@
 package memstore
 
-import "github.com/a4cafe1a/presence/store"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/a4cafe1a/presence/store"
+)
 
 // operation is what one Op, or one thing swept, does to one user. Changes are
 // collected and logged at its end, one per topic.
@@ -151,18 +156,31 @@ func (s *Store) remove(x *session, due int64, cause store.Cause) {
 		s.exit(u.member(s.topics[name]), due, cause)
 	}
 	s.exit(&u.all, due, cause)
+	*x = session{} // it may be the user's own, to be used again
 }
 
-// reap ends the user's sessions of dead leases. Done before another session
-// ends, so that its grace counts and not the dead one's.
-func (s *Store) reap(u *user) {
-	for x := u.first; x != nil; {
-		next := x.next
+// reap ends the user's sessions of dead leases, and returns how many. It is
+// done before another session ends, so that its grace counts and not the dead
+// one's. Among the dead the one with the longest grace goes last, and counts.
+func (s *Store) reap(u *user) int {
+	var dead []*session
+	for x := u.first; x != nil; x = x.next {
 		if !s.op.v.alive(x.lease) {
-			s.remove(x, x.lease.grace.Load(), x.lease.cause)
+			dead = append(dead, x)
 		}
-		x = next
 	}
+	if len(dead) > 1 {
+		slices.SortFunc(dead, func(a, b *session) int {
+			return cmp.Or(
+				cmp.Compare(a.lease.grace.Load(), b.lease.grace.Load()),
+				cmp.Compare(a.lease.number, b.lease.number),
+			)
+		})
+	}
+	for _, x := range dead {
+		s.remove(x, x.lease.grace.Load(), x.lease.cause)
+	}
+	return len(dead)
 }
 
 // endGraces ends all graces of a user, in a hold as soon as that is over.

@@ -11,25 +11,63 @@ func (s *Store) Lookup(ctx context.Context, dst []store.UserRecord, users []stri
 	if err := s.ready(ctx); err != nil {
 		return dst, err
 	}
-	v := s.look()
-	for _, name := range users {
-		if len(dst) < cap(dst) {
-			dst = dst[:len(dst)+1]
-		} else {
-			dst = append(dst, store.UserRecord{})
-		}
-		r := &dst[len(dst)-1]
-		*r = store.UserRecord{User: name, Sessions: r.Sessions[:0]}
-		st := s.stripe(name)
+	if len(users) == 1 {
+		dst = more(dst, users[0])
+		st := s.stripe(users[0])
+		v := s.look()
 		st.mu.RLock()
-		if u := st.users[name]; u != nil {
-			v.record(r, &u.all, r.Sessions)
-		} else {
-			s.fill(&v, st, r)
-		}
+		s.lookup(&v, st, st.users[users[0]], &dst[len(dst)-1])
 		st.mu.RUnlock()
+		return dst, nil
+	}
+	// Many are read under the one lock, some at a time. They are found first
+	// and read then: so the processor waits for the memory of several at once.
+	const some = 64
+	var found [some]*user
+	var home [some]*stripe
+	for len(users) > 0 {
+		part := users[:min(some, len(users))]
+		users = users[len(part):]
+		s.mu.RLock()
+		v := s.look()
+		for i, name := range part {
+			home[i] = s.stripe(name)
+			found[i] = home[i].users[name]
+		}
+		for i, name := range part {
+			dst = more(dst, name)
+			s.lookup(&v, home[i], found[i], &dst[len(dst)-1])
+		}
+		s.mu.RUnlock()
 	}
 	return dst, nil
+}
+
+// more appends an empty record, and keeps what memory is there for it.
+func more(dst []store.UserRecord, name string) []store.UserRecord {
+	if len(dst) == cap(dst) {
+		dst = append(dst, store.UserRecord{})
+	} else {
+		dst = dst[:len(dst)+1]
+	}
+	r := &dst[len(dst)-1]
+	*r = store.UserRecord{User: name, Sessions: r.Sessions[:0]}
+	return dst
+}
+
+// lookup fills in the record of a user, or of one who is not there.
+func (s *Store) lookup(v *view, st *stripe, u *user, r *store.UserRecord) {
+	if u != nil {
+		v.record(r, &u.all, r.Sessions)
+		return
+	}
+	r.State, r.AsOf = store.Offline, wallTime(v.wall)
+	if v.hold != 0 {
+		r.State = store.Unknown
+	}
+	if e := st.seen[r.User]; e != nil {
+		r.LastSeen = wallTime(e.at)
+	}
 }
 
 // Count implements store.Store.

@@ -1,7 +1,5 @@
 package memstore
 
-import "github.com/a4cafe1a/presence/store"
-
 // seen remembers when a user who left was last there.
 type seen struct {
 	name       string
@@ -79,15 +77,4 @@ func (s *Store) sweepSeen(v view, l *lease, limit int) (done int) {
 		st.mu.Unlock()
 	}
 	return done
-}
-
-// fill gives the record of a user who is not there. The stripe is locked.
-func (s *Store) fill(v *view, st *stripe, r *store.UserRecord) {
-	r.State, r.AsOf = store.Offline, wallTime(v.wall)
-	if v.hold != 0 {
-		r.State = store.Unknown
-	}
-	if e := st.seen[r.User]; e != nil {
-		r.LastSeen = wallTime(e.at)
-	}
 }

@@ -77,9 +77,9 @@ func (s *Store) sweepDead(v view, limit int) (done int) {
 		if v.alive(l) {
 			continue
 		}
-		for ; len(l.sessions) > 0 && done < limit; done++ {
-			x := l.sessions[len(l.sessions)-1]
-			s.with(v, x.user, func() { s.remove(x, l.grace.Load(), l.cause) })
+		for len(l.sessions) > 0 && done < limit {
+			u := l.sessions[len(l.sessions)-1].user
+			s.with(v, u, func() { done += s.reap(u) })
 		}
 	}
 	return done

@@ -12,6 +12,7 @@ import (
 type user struct {
 	name      string
 	first     *session // oldest first
+	own       session  // one of them, while its user is set: most users have one
 	all       member   // of everyone
 	members   *member  // of other topics, linked by next
 	count     int32    // of members
@@ -94,6 +95,14 @@ func (u *user) session(id string) *session {
 		}
 	}
 	return nil
+}
+
+// newSession returns an empty session for a user to fill.
+func (u *user) newSession() *session {
+	if u.own.user == nil {
+		return &u.own
+	}
+	return new(session)
 }
 
 // link puts a session into its place by age.
