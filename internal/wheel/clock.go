@@ -71,7 +71,7 @@ func (w *Wheel) refresh() Time {
 	if gapBetween(now-w.last, Time(wall-w.lastWall), gap) {
 		// Before the coarse clock moves: whoever sees the new time must see
 		// the gap too.
-		
+		w.awake.Store(int64(now))
 	}
 	w.last, w.lastWall = now, wall
 	w.coarse.Store(int64((now/w.tick + 1) * w.tick))
