@@ -134,6 +134,7 @@ func (s *Store) Watch(ctx context.Context, name string) (store.Feed, error) {
 		last: s.version(),
 	}
 	t.log.feeds = append(t.log.feeds, f)
+	t.log.behind = false // this one is not
 	return f, nil
 }
 

@@ -231,6 +231,21 @@ var feedRules = []rule{
 		slow.saw("left v lost")
 		c.check(slow.resets == 1, "it was reset again")
 	}},
+	{"NewFeedBesideASlowOne", "a new feed misses nothing, although an older one of the topic fell behind the log", func(c *cluster) {
+		n := c.node("a")
+		n.do(add("u", "s", "room"))
+		c.watch("room") // never reads again
+		for i := 0; i < 3*c.Log; i += 50 {
+			ops := make([]store.Op, 50)
+			for j := range ops {
+				ops[j] = store.Op{Kind: store.OpMeta, User: "u", Session: "s", Meta: []byte(fmt.Sprint(i + j))}
+			}
+			n.do(ops...)
+		}
+		room := c.watch("room")
+		n.do(add("v", "t", "room"))
+		room.saw("joined v")
+	}},
 	{"Next", "Next waits for a change, returns everything since the last batch, and loses nothing to a context that ends", func(c *cluster) {
 		n := c.node("a")
 		room := c.watch("room")

@@ -1,0 +1,233 @@
+package memstore_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/store"
+	"github.com/a4cafe1a/presence/store/memstore"
+)
+
+// million is shared by the benchmarks: filling it takes seconds.
+var million = sync.OnceValue(func() *filled { return fill(1_000_000) })
+
+type filled struct {
+	s     *memstore.Store
+	lease store.Lease
+	users []string
+	bytes uint64 // of heap, for each user
+}
+
+func session(i int) string { return fmt.Sprintf("%016x", uint64(i)*0x9E3779B97F4A7C15) }
+
+// fill makes a store with n users, each with one session, no topic of its own
+// and no metadata, and lets its lease last.
+func fill(n int) *filled {
+	f := &filled{s: memstore.New(memstore.Options{Lease: time.Hour}), users: make([]string, n)}
+	var err error
+	f.lease, err = f.s.Register(ctx, 0, store.Node{ID: "n", Name: "n", KeepLastSeen: time.Hour})
+	if err != nil {
+		panic(err)
+	}
+	for i := range f.users {
+		f.users[i] = "user-" + strconv.Itoa(i)
+	}
+	rand.Shuffle(n, func(i, j int) { f.users[i], f.users[j] = f.users[j], f.users[i] })
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	ops := make([]store.Op, 0, 100)
+	for i, u := range f.users {
+		ops = append(ops, store.Op{Kind: store.OpAdd, User: string([]byte(u)), Session: session(i)})
+		if len(ops) == cap(ops) || i == n-1 {
+			if _, err := f.s.Commit(ctx, f.lease, ops); err != nil {
+				panic(err)
+			}
+			ops = ops[:0]
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	f.bytes = (after.HeapAlloc - before.HeapAlloc) / uint64(n)
+	return f
+}
+
+// TestMemory bounds what a user with one session costs: 350 B.
+func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a store")
+	}
+	f := fill(100_000)
+	t.Logf("%d B for each user", f.bytes)
+	require.LessOrEqual(t, f.bytes, uint64(350))
+	runtime.KeepAlive(f)
+}
+
+// Bounds: 200 ns and 0 allocations for one of 1,000,000 users, asked for by 8
+// goroutines at once.
+func BenchmarkLookup1(b *testing.B) {
+	f := million()
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.SetParallelism(max(1, 8/runtime.GOMAXPROCS(0)))
+	var seed atomic.Uint64
+	b.RunParallel(func(pb *testing.PB) {
+		r := rand.New(rand.NewPCG(1, seed.Add(1)))
+		dst, users := make([]store.UserRecord, 1), make([]string, 1)
+		dst[0].Sessions = make([]store.SessionRecord, 1)
+		for pb.Next() {
+			users[0] = f.users[r.IntN(len(f.users))]
+			if dst, _ = f.s.Lookup(ctx, dst[:0], users); dst[0].State != store.Online {
+				panic(dst[0].State)
+			}
+		}
+	})
+	b.ReportMetric(float64(f.bytes), "B/user")
+}
+
+// Bounds: 150 us for 1,000 users of 1,000,000. The same thousand each time,
+// and another each time.
+func BenchmarkLookup1000(b *testing.B) {
+	f := million()
+	for _, size := range []int{1_000, 1_000_000} {
+		b.Run(fmt.Sprintf("of=%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			var dst []store.UserRecord
+			i := 0
+			for b.Loop() {
+				dst, _ = f.s.Lookup(ctx, dst[:0], f.users[i:i+1000])
+				i = (i + 1000) % size
+			}
+		})
+	}
+}
+
+// Bounds: 100 ns with 1,000,000 members.
+func BenchmarkCount(b *testing.B) {
+	f := million()
+	b.ReportAllocs()
+	for b.Loop() {
+		if c, _ := f.s.Count(ctx, ""); c.Users != len(f.users) {
+			b.Fatal(c)
+		}
+	}
+}
+
+// Bounds: 200 us for the first page of 1,000,000 members.
+func BenchmarkMembersPage(b *testing.B) {
+	f := million()
+	for _, size := range []int{100, 1000} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if p, _ := f.s.Members(ctx, "", "", size); len(p.Members) != size {
+					b.Fatal(len(p.Members))
+				}
+			}
+		})
+	}
+}
+
+// Bounds: 3 us for a join and a leave with one subscriber, and less than twice
+// as much at 10,000 members as at 100.
+func BenchmarkJoinLeave(b *testing.B) {
+	for _, members := range []int{100, 10_000, 1_000_000} {
+		for _, watched := range []bool{false, true} {
+			b.Run(fmt.Sprintf("members=%d/watched=%t", members, watched), func(b *testing.B) {
+				var f *filled // not million when small: the collector would walk it
+				if members < 1_000_000 {
+					f = fill(members)
+				} else {
+					f = million()
+				}
+				if watched {
+					feed, err := f.s.Watch(ctx, "")
+					require.NoError(b, err)
+					resets, stop := 0, make(chan struct{})
+					go func() {
+						defer close(stop)
+						for {
+							batch, err := feed.Next(ctx)
+							if err != nil {
+								return
+							}
+							if batch.Reset {
+								resets++
+							}
+							time.Sleep(2 * time.Millisecond) // 10 would be a Reset each time
+						}
+					}()
+					defer func() { feed.Close(); <-stop; b.ReportMetric(float64(resets), "resets") }()
+				}
+				b.ReportAllocs()
+				ops := make([]store.Op, 2)
+				i := 0
+				for b.Loop() {
+					i++
+					u := "user-x" + strconv.Itoa(i%100_000)
+					ops[0] = store.Op{Kind: store.OpAdd, User: u, Session: "0123456789abcdef"}
+					ops[1] = store.Op{Kind: store.OpRemove, User: u, Session: "0123456789abcdef", Cause: store.CauseLost}
+					if _, err := f.s.Commit(ctx, f.lease, ops); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkLongestWait shows how long a reader waits for the lock while a million
+// users are there and everything happens at once: pages of 1,000, batches of
+// 200, sweeps of 200. Bounds: 1 ms for each of them, so 2 ms behind two. The
+// maximum is mostly the scheduler's on a machine with few cores.
+func BenchmarkLongestWait(b *testing.B) {
+	f := million()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	run := func(do func(i int)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+					do(i)
+				}
+			}
+		}()
+	}
+	run(func(i int) {
+		ops := make([]store.Op, 0, 200)
+		for j := range 100 {
+			u := "user-y" + strconv.Itoa((i*100+j)%50_000)
+			ops = append(ops, store.Op{Kind: store.OpAdd, User: u, Session: "y"},
+				store.Op{Kind: store.OpRemove, User: u, Session: "y", Cause: store.CauseLost, Grace: time.Millisecond})
+		}
+		f.s.Commit(ctx, f.lease, ops)
+		f.s.Sweep(ctx, f.lease, 200)
+	})
+	run(func(i int) { f.s.Members(ctx, "", f.users[i%len(f.users)], 1000) })
+	var waits []time.Duration
+	for b.Loop() {
+		t := time.Now()
+		f.s.Count(ctx, "")
+		waits = append(waits, time.Since(t))
+		time.Sleep(100 * time.Microsecond)
+	}
+	close(stop)
+	wg.Wait()
+	slices.Sort(waits)
+	b.ReportMetric(float64(waits[len(waits)*99/100].Microseconds()), "p99-us")
+	b.ReportMetric(float64(waits[len(waits)-1].Microseconds()), "max-us")
+}
