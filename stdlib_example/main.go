@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/a4cafe1a/presence"
-	"nhooyr.io/websocket" //lint:ignore SA1019 the deprecated path is what this example is about: apps that still import it
+	"nhooyr.io/websocket" // deprecated, and what this example is about: apps that still import it
 )
 
 // echo is the app from before. It knows nothing of heartbeats.
