@@ -36,6 +36,14 @@ func (d *Driven) Advance(now Time) {
 // Shards returns how many shards there are.
 func (d *Driven) Shards() int { return len(d.shards) }
 
+// Placed returns how often an item was put into a slot.
+func (d *Driven) Placed() (n int) {
+	for _, s := range d.shards {
+		n += int(s.seq)
+	}
+	return n
+}
+
 // Footprint is what a wheel holds in memory.
 type Footprint struct {
 	Refs  int // references in slots

@@ -99,3 +99,35 @@ func TestOneItemComesAndGoes(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(1000, func() { w.Remove(w.Add(it, 0)) }))
 	require.Equal(t, 1, w.Footprint().Pages)
 }
+
+func TestPlacesAreUsedAgain(t *testing.T) {
+	w := wheel.NewDriven(1)
+	it := item(func(wheel.Time) wheel.Time { return 0 })
+	var refs []wheel.Ref
+	for range 100_000 {
+		refs = append(refs, w.Add(it, 0))
+	}
+	pages := w.Footprint().Pages
+	for range 3 {
+		for i := 0; i < len(refs); i += 2 {
+			w.Remove(refs[i])
+		}
+		for i := 0; i < len(refs); i += 2 {
+			refs[i] = w.Add(it, 0)
+		}
+		require.LessOrEqual(t, w.Footprint().Pages, pages+1)
+	}
+	require.Equal(t, 100_000, w.Len())
+}
+
+// What is beyond the far end is moved once per turn of the ring, not per tick.
+func TestFarItemsCostLittle(t *testing.T) {
+	w := wheel.NewDriven(1)
+	w.Add(item(func(wheel.Time) wheel.Time { return 0 }), at(10*wheel.Slots*tick))
+	for i := range 10 * wheel.Slots {
+		require.Equal(t, 1, w.Len())
+		w.Advance(at(time.Duration(i+1) * tick))
+	}
+	require.Zero(t, w.Len())
+	require.LessOrEqual(t, w.Placed(), 11)
+}

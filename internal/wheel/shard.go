@@ -45,8 +45,7 @@ type shard struct {
 	cur     int64 // the tick whose slot is being visited, or was last
 	target  int64 // the tick up to which slots are being visited, or were
 	seq     uint32
-	looking uint64 // generation of the item that is being looked at, 0 for none
-	spare   []ref  // the array of a visited slot, for the next slot that needs one
+	spare   []ref // the array of a visited slot, for the next slot that needs one
 	asleep  bool
 	stopped bool
 }
@@ -89,9 +88,7 @@ func (s *shard) hasten(index uint32, gen uint64, at Time) {
 		return
 	}
 	e.due = due
-	if s.looking != gen { // else it is placed when the look has answered
-		s.place(e, index)
-	}
+	s.place(e, index)
 }
 
 func (s *shard) remove(index uint32, gen uint64) {
@@ -163,9 +160,9 @@ func (s *shard) place(e *entry, index uint32) {
 		s.seq = 1
 	}
 	e.seq = s.seq
-	// The slot of the current tick is not used: it may be in the middle of a
-	// visit.
-	slot := &s.slots[min(e.due, s.cur+slotCount-1)%slotCount]
+	// A whole turn away is the slot of the current tick, which is empty: a visit
+	// takes the array out first.
+	slot := &s.slots[min(e.due, s.cur+slotCount)%slotCount]
 	if *slot == nil {
 		*slot, s.spare = s.spare, nil
 	}
@@ -233,9 +230,7 @@ func (s *shard) advance(now Time) {
 				s.place(e, r.index) // it was beyond the far end
 				continue
 			}
-			if s.look(e, r.index, now); s.stopped {
-				return
-			}
+			s.look(e, r.index, now)
 			if looks++; looks%refreshEvery == 0 {
 				now = max(now, s.refresh())
 			}
@@ -249,10 +244,8 @@ func (s *shard) advance(now Time) {
 // look calls Look, without the lock, and does what it answers.
 func (s *shard) look(e *entry, index uint32, now Time) {
 	gen := e.gen
-	e.seq, e.due = 0, never
-	s.looking = gen
+	e.due = never
 	next := s.unlocked(e.item, now)
-	s.looking = 0
 	// It may have been removed meanwhile, and the entry used again.
 	if e = s.items.get(index, gen); e == nil {
 		return

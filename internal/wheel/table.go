@@ -11,7 +11,7 @@ type entry struct {
 	item Item
 	due  int64  // the tick of the next look, or never
 	gen  uint64 // of this use of the entry; 0 if it is free
-	seq  uint32 // of its valid reference in a slot, 0 for none; next free entry + 1 if it is free
+	seq  uint32 // of its newest reference in a slot, 0 for none; next free entry + 1 if it is free
 }
 
 type page struct {

@@ -94,10 +94,13 @@ func newWheel(tick time.Duration, shards int) *Wheel {
 
 // Add puts an item in, to be looked at no earlier than at. An instant that has
 // passed means the next tick, and 0 means not before a Hasten. The look may
-// begin before Add returns. After Stop, nothing is put in.
+// begin before Add returns. After Stop nothing is put in, and the Ref is zero.
 func (w *Wheel) Add(it Item, at Time) Ref {
 	n := (w.robin.Add(1) - 1) % uint32(len(w.shards))
 	index, gen := w.shards[n].add(it, at)
+	if gen == 0 {
+		return Ref{}
+	}
 	return Ref{gen: gen, index: index, shard: n}
 }
 
