@@ -126,6 +126,9 @@ func (p *Presence) Open(ctx context.Context, id Identity) (*Session, error) {
 		s.release()
 		return nil, err
 	}
+	if !s.enter() {
+		return nil, s.end(p.shutdownEnd())
+	}
 	if err := s.open(); err != nil {
 		return nil, err
 	}

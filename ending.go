@@ -39,6 +39,7 @@ func (s *Session) end(e End) *End {
 		s.conn.Finish(&e, p.farewell(&e))
 	} else {
 		s.release()
+		s.depart()
 	}
 	if cancel != nil {
 		cancel(&e)
@@ -84,9 +85,11 @@ func (s *Session) disconnected(e *End) {
 		"code", e.Code, "quiet", e.Quiet)
 	hook := p.opts.OnDisconnect
 	if hook == nil {
+		p.running.Done()
 		return
 	}
 	p.hooks.Go(func() {
+		defer p.running.Done()
 		defer func() {
 			if r := recover(); r != nil {
 				p.log.Error("OnDisconnect panicked", "session", s.ID(), "panic", fmt.Sprint(r))

@@ -3,6 +3,8 @@ package presence
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 
@@ -15,6 +17,34 @@ type Conn struct {
 	*websocket.Conn
 	*Session
 	r *http.Request
+}
+
+// Read is that of websocket.Conn. When the session has ended, errors.As finds
+// its *End in the error.
+func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
+	t, b, err := c.Conn.Read(ctx)
+	return t, b, c.why(err)
+}
+
+// Reader is that of websocket.Conn, with the errors of Read.
+func (c *Conn) Reader(ctx context.Context) (websocket.MessageType, io.Reader, error) {
+	t, r, err := c.Conn.Reader(ctx)
+	return t, r, c.why(err)
+}
+
+// Write is that of websocket.Conn, with the errors of Read.
+func (c *Conn) Write(ctx context.Context, t websocket.MessageType, b []byte) error {
+	return c.why(c.Conn.Write(ctx, t, b))
+}
+
+// why adds how the session ended: the library may have seen only that its
+// context did.
+func (c *Conn) why(err error) error {
+	e := c.ended.Load()
+	if err == nil || e == nil || errors.Is(err, ErrEnded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", e, err)
 }
 
 // Request is the upgrade request. Use it only until serve returns.

@@ -94,8 +94,12 @@ func (o *owner) Look(now wheel.Time) wheel.Time {
 	if s.conn == nil || s.conn.Direct() {
 		return s.look(now)
 	}
-	// Reading or writing may block for a moment: not on the scheduler.
 	if s.looking.CompareAndSwap(false, true) {
+		if s.calm(now) {
+			defer s.looking.Store(false)
+			return s.look(now)
+		}
+		// Reading or writing may block for a moment: not on the scheduler.
 		s.p.slow.Go(func() {
 			next := s.look(s.p.wheel.Exact())
 			s.looking.Store(false)
@@ -105,6 +109,14 @@ func (o *owner) Look(now wheel.Time) wheel.Time {
 		})
 	}
 	return now + wheel.Time(time.Minute)
+}
+
+// calm says that a look will neither read nor write.
+func (s *Session) calm(now wheel.Time) bool {
+	r := &s.set.rhythm
+	return now-s.lastByte() < s.pulse.interval && s.proveBy.Load() == 0 && !s.conn.Due() &&
+		(r.idle == 0 || now-s.conn.LastMessage() < wheel.Time(r.idle)) &&
+		(!s.conn.Watches() || now-s.conn.LastSent() < wheel.Time(r.interval))
 }
 
 // look does what is due and says when to look again; 0: never.

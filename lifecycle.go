@@ -170,6 +170,9 @@ func (s *Session) connected() error {
 		return e
 	}
 	s.hooks = hookRunning
+	// Until OnDisconnect has returned. The connection is still counted, since
+	// it has not ended, so Shutdown cannot have stopped waiting.
+	s.p.running.Add(1)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()

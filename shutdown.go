@@ -53,7 +53,6 @@ func (p *Presence) shutdown(ctx context.Context) error {
 	quiet := make(chan struct{})
 	go func() {
 		p.running.Wait()
-		p.hooks.Wait()
 		close(quiet)
 	}()
 	var err error

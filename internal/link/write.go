@@ -165,6 +165,9 @@ func (c *Conn) Answered() {
 	c.target.Store(0)
 }
 
+// Due says that something of ours waits to be sent.
+func (c *Conn) Due() bool { return c.due.Load() != 0 }
+
 // Retry sends what is due and could not go before.
 func (c *Conn) Retry() {
 	if c.due.Load() != 0 {
