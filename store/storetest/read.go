@@ -242,9 +242,13 @@ var feedRules = []rule{
 			}
 			n.do(ops...)
 		}
-		room := c.watch("room")
+		room, err := c.Store.Watch(ctx, "room")
+		c.must("Watch", err)
 		n.do(add("v", "t", "room"))
-		room.saw("joined v")
+		b, err := room.Poll(ctx)
+		c.must("Poll", err)
+		c.check(!b.Reset && len(b.Changes) == 1 && b.Changes[0].Kind == store.Joined, "its first batch is %+v", b)
+		c.must("Close", room.Close())
 	}},
 	{"Next", "Next waits for a change, returns everything since the last batch, and loses nothing to a context that ends", func(c *cluster) {
 		n := c.node("a")
