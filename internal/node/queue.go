@@ -22,8 +22,8 @@ type change struct {
 	away             bool
 
 	waiters []waiter
-	number  uint64  // of the place in the queue, increasing
-	touched uint64  // number at the time of the last fold
+	number  uint64  // of when it was queued
+	touched uint64  // of when something was last folded into it
 	before  *change // the user's change queued before this one
 	gone    bool    // sent, or not to be sent
 
@@ -35,7 +35,7 @@ type queue struct {
 	items  []*change // in order, with some that are gone
 	length int       // without those
 	last   map[string]*change
-	number uint64 // of the last change
+	number uint64 // of the last change or fold
 }
 
 // depth is how far back a change looks for an earlier one to fold into. A
@@ -168,6 +168,7 @@ func (q *queue) fold(c *change, op *store.Op) bool {
 	default:
 		return false
 	}
+	q.number++
 	c.touched = q.number
 	return true
 }
