@@ -287,8 +287,10 @@ func (m *Mount) answerPlain(w http.ResponseWriter, r *http.Request) {
 		m.p.refuse(w, r, err)
 		return
 	}
-	w.Header().Set("Connection", "Upgrade")
-	w.Header().Set("Upgrade", "websocket")
+	if r.ProtoMajor == 1 { // HTTP/2 forbids both (RFC 9113 section 8.2.2)
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+	}
 	http.Error(w, http.StatusText(http.StatusUpgradeRequired)+": this is a WebSocket", http.StatusUpgradeRequired)
 }
 
