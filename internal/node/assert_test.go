@@ -244,15 +244,15 @@ func TestMoreRemovalsThanCanBeRemembered(t *testing.T) {
 // While many sessions are asserted nobody is seen to be gone, newcomers need
 // not wait for the end, and what changes meanwhile is not overwritten.
 func TestLongAssertion(t *testing.T) {
-	bubble(t, memstore.Options{Lease: 600 * time.Millisecond}, func(t *testing.T, at *trouble) {
-		const n = 30_000 // 1.5 s, more than two leases
+	bubble(t, memstore.Options{Lease: 240 * time.Millisecond}, func(t *testing.T, at *trouble) {
+		const n = 12_000 // 0.6 s, more than two leases
 		r := start(t, at, setup{name: "a", limit: n})
 		defer r.close()
 		for i := range n {
 			r.add(fmt.Sprint("u", i%(n-1000)), fmt.Sprint("s", i))
 		}
 		r.flush()
-		behind(t, at, store.Op{Kind: store.OpRemove, User: "u20000", Session: "s20000"})
+		behind(t, at, store.Op{Kind: store.OpRemove, User: "u9000", Session: "s9000"})
 		e := watch(t, at, "")
 		for r.n.Stats().Reasserts == 0 {
 			time.Sleep(10 * time.Millisecond)
@@ -271,14 +271,14 @@ func TestLongAssertion(t *testing.T) {
 			if r.n.Stats().Sessions < n-10 {
 				took = i
 			}
-			require.NotEqual(t, store.Offline, lookup(t, at, fmt.Sprint("u", i*7%20000)).State)
-			require.Equal(t, store.Online, lookup(t, at, "u19999").State)
-			r.meta("u19998", "s19998", fmt.Sprint(i))
+			require.NotEqual(t, store.Offline, lookup(t, at, fmt.Sprint("u", i*7%9000)).State)
+			require.Equal(t, store.Online, lookup(t, at, "u8999").State)
+			r.meta("u8998", "s8998", fmt.Sprint(i))
 			if i == 20 {
-				r.remove("u19997", "s19997", 0, store.CauseIdle, nil)
+				r.remove("u8997", "s8997", 0, store.CauseIdle, nil)
 			}
 			if i == 30 {
-				told, err := at.Disconnect(context.Background(), "u19996", "", 4403, "")
+				told, err := at.Disconnect(context.Background(), "u8996", "", 4403, "")
 				require.NoError(t, err)
 				require.Equal(t, 1, told)
 			}
@@ -286,10 +286,10 @@ func TestLongAssertion(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		r.flush()
-		require.InDelta(t, 150, took, 20)
-		require.Equal(t, string(r.live["s19998"].Meta), string(lookup(t, at, "u19998").Sessions[0].Meta))
-		require.Empty(t, online(t, at, "u19997"))
-		require.Empty(t, online(t, at, "u19996"))
+		require.InDelta(t, 60, took, 10)
+		require.Equal(t, string(r.live["s8998"].Meta), string(lookup(t, at, "u8998").Sessions[0].Meta))
+		require.Empty(t, online(t, at, "u8997"))
+		require.Empty(t, online(t, at, "u8996"))
 		require.Equal(t, uint64(1), r.n.Stats().Reasserts)
 		require.Equal(t, len(r.held(0)), r.n.Stats().Sessions)
 		joined := 0

@@ -232,8 +232,12 @@ func (s *shard) abandon() {
 	defer s.mu.Unlock()
 	var cs []*change
 	for _, c := range s.batch.changes() {
-		if !c.asserted {
+		switch {
+		case c.asserted: // below
+		case !s.dropped:
 			cs = append(cs, c)
+		default:
+			s.discard(c) // what followed it was dropped too
 		}
 	}
 	s.queue.returned(cs)

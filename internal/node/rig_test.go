@@ -18,11 +18,18 @@ import (
 	"github.com/a4cafe1a/presence/store/memstore"
 )
 
+// tb is what both testing and rapid have.
+type tb interface {
+	require.TestingT
+	Helper()
+}
+
 // rig is a node with a registry of its own, as the root package has one.
 type rig struct {
-	t  testing.TB
-	at *trouble
-	n  *node.Node
+	t    tb
+	name string
+	at   *trouble
+	n    *node.Node
 
 	mu     sync.Mutex
 	live   map[string]store.Op
@@ -37,8 +44,8 @@ type setup struct {
 	grace time.Duration
 }
 
-func start(t testing.TB, at *trouble, o setup) *rig {
-	r := &rig{t: t, at: at, live: map[string]store.Op{}, since: map[string]time.Time{}}
+func start(t tb, at *trouble, o setup) *rig {
+	r := &rig{t: t, name: o.name, at: at, live: map[string]store.Op{}, since: map[string]time.Time{}}
 	r.n = node.Start(node.Config{
 		Store:  at,
 		Node:   store.Node{ID: "node-" + o.name, Name: o.name, LeaveGrace: o.grace},
@@ -179,7 +186,7 @@ func bubble(t *testing.T, o memstore.Options, f func(t *testing.T, at *trouble))
 	})
 }
 
-func lookup(t testing.TB, at *trouble, user string) store.UserRecord {
+func lookup(t tb, at *trouble, user string) store.UserRecord {
 	t.Helper()
 	rs, err := at.Lookup(context.Background(), nil, []string{user})
 	require.NoError(t, err)
@@ -187,7 +194,7 @@ func lookup(t testing.TB, at *trouble, user string) store.UserRecord {
 }
 
 // online returns the ids of the user's sessions.
-func online(t testing.TB, at *trouble, user string) (ids []string) {
+func online(t tb, at *trouble, user string) (ids []string) {
 	t.Helper()
 	for _, s := range lookup(t, at, user).Sessions {
 		ids = append(ids, s.ID)
@@ -220,11 +227,11 @@ func say(ops []store.Op) (s []string) {
 
 // events follows a topic and returns its changes as text.
 type events struct {
-	t    testing.TB
+	t    tb
 	feed store.Feed
 }
 
-func watch(t testing.TB, at *trouble, topic string) *events {
+func watch(t tb, at *trouble, topic string) *events {
 	f, err := at.Watch(context.Background(), topic)
 	require.NoError(t, err)
 	return &events{t, f}

@@ -193,11 +193,16 @@ func (s *shard) drop() {
 	s.n.stats.dropped.Add(1)
 	s.gates.open(&s.queue, time.Time{}, true)
 	for _, c := range s.queue.drain() {
-		if c.kind == store.OpRemove {
-			s.former.remember(&c.op, s.limit())
-		}
-		s.owed = c.replies(s.owed, outcome{}, ErrPending)
+		s.discard(c)
 	}
+}
+
+// discard leaves a change to the assertion.
+func (s *shard) discard(c *change) {
+	if c.kind == store.OpRemove {
+		s.former.remember(&c.op, s.limit())
+	}
+	s.owed = c.replies(s.owed, outcome{}, ErrPending)
 }
 
 // owe notes an answer for the goroutine to give.
