@@ -19,6 +19,7 @@ func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (t
 	for _, s := range local {
 		s.end(e)
 	}
+	p.settle(ctx, len(local) > 0)
 	return max(told, len(local)), storeError("disconnect", err)
 }
 
@@ -32,7 +33,19 @@ func (p *Presence) DisconnectSession(ctx context.Context, user, id string, r Rea
 	told, err := p.store.Disconnect(ctx, user, id, e.Code, e.Text)
 	if s := p.registry.byID(parseID(id)); s != nil && s.user == user {
 		s.end(e)
+		p.settle(ctx, true)
 		return true, nil
 	}
 	return told > 0, storeError("disconnect", err)
+}
+
+// settle waits, for CommitWait at most, until the store knows what was ended
+// here, so that the next query does not find it.
+func (p *Presence) settle(ctx context.Context, ended bool) {
+	if !ended || p.opts.CommitWait == 0 || p.member.Away() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.opts.CommitWait)
+	defer cancel()
+	_ = p.member.Flush(ctx) // what is late follows by itself
 }

@@ -94,16 +94,19 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 func (p *Presence) withLocal(r *store.UserRecord) Status {
 	st := statusOf(r)
 	local := p.registry.byUser(r.User)
-	if len(local) == 0 {
-		return st
-	}
-	st.State = Online
 	st.Sessions = len(local)
 	for i := range r.Sessions {
 		if r.Sessions[i].Node != p.node.ID {
 			st.Sessions++
 		}
 	}
+	if len(local) == 0 {
+		if st.State == Online && st.Sessions == 0 {
+			st.State = Grace // the store is about to be told
+		}
+		return st
+	}
+	st.State = Online
 	away := true
 	for _, s := range local {
 		info := s.Info()

@@ -64,7 +64,8 @@ func Start(t *testing.T, bin string, args ...string) *Process {
 	}()
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("log of the process:\n%s", strings.Join(p.Log(), "\n"))
+			lines := p.Log()
+			t.Logf("end of the log of the process:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
 		}
 		_ = p.cmd.Process.Kill()
 		p.Wait(10 * time.Second)
