@@ -41,7 +41,7 @@ func (l *seenList) remove(e *seen) {
 // remember notes when a user that just left was last seen. The stripe is
 // locked.
 func (s *Store) remember(st *stripe, u *user) {
-	if !u.keep || u.anonymous {
+	if !u.keep {
 		return
 	}
 	e := &seen{name: u.name, at: u.seen}

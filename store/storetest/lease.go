@@ -120,6 +120,32 @@ var leaseRules = []rule{
 		c.state("u", store.Offline)
 		room.saw("left u node-lost")
 	}},
+	{"LongestGraceOfTheDead", "of a user's sessions on several dead nodes the one with the longest grace counts, whichever is swept first", func(c *cluster) {
+		for i := range 6 {
+			user := fmt.Sprint("u", i)
+			long, short, last := c.node("long"), c.node("short"), c.node("last")
+			if i%2 == 1 {
+				long, short = short, long
+			}
+			room := c.watch("room")
+			room.updates = false
+			long.do(add(user, "s1", "room"))
+			short.do(add(user, "s2", "room"))
+			for _, l := range long.leases {
+				c.must("End", c.Store.End(ctx, l, 3*c.Lease, store.CauseShutdown))
+			}
+			for _, l := range short.leases {
+				c.must("End", c.Store.End(ctx, l, 0, store.CauseNodeLost))
+			}
+			long.crash()
+			short.crash()
+			c.sweep()
+			c.state(user, store.Grace)
+			room.saw("joined " + user)
+			last.do(store.Op{Kind: store.OpEndGrace, User: user})
+			room.saw("left " + user + " shutdown")
+		}
+	}},
 	{"LeaseLost", "a lease that ended is refused by every call, which does nothing, and never comes back", func(c *cluster) {
 		n, m := c.node("a"), c.node("b")
 		n.do(add("u", "s"))

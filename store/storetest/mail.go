@@ -232,6 +232,24 @@ var holdRules = []rule{
 		_, err := n.try(add("u", "s1"))
 		c.check(errors.Is(err, store.ErrLeaseLost), "Commit returned %v", err)
 	}},
+	{"HoldStopsSweeps", "in a hold no sweep ends a grace, however long it is over", func(c *cluster) {
+		n := c.node("a")
+		c.node("b").crash() // the hold waits for it
+		n.do(add("u", "s1"))
+		n.do(remove("u", "s1", c.Lease/2, store.CauseLost))
+		all := c.watch("")
+		c.Advance(2 * c.Lease)
+		shard := c.Store.ShardOf("u")
+		_, err := c.Store.Sweep(ctx, n.leases[shard], 0)
+		c.must("Sweep", err)
+		b, err := all.feed.Poll(ctx)
+		c.must("Poll", err)
+		c.check(len(b.Changes) == 0, "a sweep in a hold logged %+v", b.Changes)
+		all.take(b)
+		c.check(c.look("u").State == store.Grace, "u is %s", c.look("u").State)
+		c.pass(c.Lease + c.Lease/5)
+		all.saw("left u lost")
+	}},
 	{"HoldKeepsLeftBack", "in a hold nobody is Left: the member is in grace, and goes when the hold is over", func(c *cluster) {
 		n, m := c.node("a"), c.node("b")
 		n.do(add("u", "s1", "room"), add("u", "s2"))

@@ -64,12 +64,13 @@ var readRules = []rule{
 	{"MembersInOrder", "pages show each member once, in order of shard, then user, whatever their size; the cursor need not be a member", func(c *cluster) {
 		n := c.node("a")
 		var names []string
-		for i := range 250 {
-			names = append(names, fmt.Sprintf("user-%03d", (i*97)%250))
+		const many = 1000
+		for i := range many {
+			names = append(names, fmt.Sprintf("user-%03d", (i*197)%many))
 			n.do(add(names[i], fmt.Sprint("s", i), "room"))
 		}
 		names = append(names, "Ä", "z", "a", "a\x00b", "a b", "\U0001F600")
-		for i, u := range names[250:] {
+		for i, u := range names[many:] {
 			n.do(add(u, fmt.Sprint("t", i), "room"))
 		}
 		slices.SortFunc(names, func(a, b string) int {

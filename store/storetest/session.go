@@ -82,6 +82,10 @@ var sessionRules = []rule{
 			c.check(r.Since.After(last), "session %d has since %v, the one before %v", i, r.Since, last)
 			last = r.Since
 		}
+		for _, r := range n.do(add("u", "x1"), add("u", "x2"), add("u", "x3")) {
+			c.check(r.Since.After(last), "in one batch a session has since %v, the one before %v", r.Since, last)
+			last = r.Since
+		}
 		s := c.lookup("u").Sessions
 		for i := 1; i < len(s); i++ {
 			c.check(s[i].Since.After(s[i-1].Since), "sessions are not listed oldest first")
