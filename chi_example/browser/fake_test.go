@@ -1,0 +1,96 @@
+package browser
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// fake serves the page with the example's routes, and does what the example
+// never or rarely does.
+type fake struct {
+	url string
+
+	// ws is a connection's life, the n-th of its user, from 1.
+	ws func(ctx context.Context, c *websocket.Conn, user string, n int)
+	// events writes the stream after the snapshot of members.
+	events  func(send func(kind string, v any))
+	members []map[string]any
+
+	mu    sync.Mutex
+	dials map[string]int // by user
+	asked map[string]int // GET /online/{user}
+}
+
+func newFake(t *testing.T) *fake {
+	f := &fake{dials: map[string]int{}, asked: map[string]int{}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, filepath.Join(root, "chi_example", "page.html"))
+	})
+	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		user := r.URL.Query().Get("user")
+		f.ws(r.Context(), c, user, f.count(f.dials, user))
+	})
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		send := func(kind string, v any) {
+			data, _ := json.Marshal(v)
+			fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, data)
+			_ = http.NewResponseController(w).Flush()
+		}
+		send("snapshot", map[string]any{"at": time.Now(), "members": append([]map[string]any{}, f.members...)})
+		if f.events != nil {
+			f.events(send)
+		}
+		<-r.Context().Done()
+	})
+	mux.HandleFunc("GET /online/{user}", func(w http.ResponseWriter, r *http.Request) {
+		f.count(f.asked, r.PathValue("user"))
+		fmt.Fprint(w, `{"sessions":[]}`)
+	})
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	t.Cleanup(srv.CloseClientConnections)
+	f.url = srv.URL
+	return f
+}
+
+func (f *fake) count(of map[string]int, user string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	of[user]++
+	return of[user]
+}
+
+func (f *fake) counted(of map[string]int, user string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return of[user]
+}
+
+// stay reads, and answers empty messages, until the client goes.
+func stay(ctx context.Context, c *websocket.Conn, _ string, _ int) {
+	for {
+		_, msg, err := c.Read(ctx)
+		if err != nil {
+			return
+		}
+		if len(msg) == 0 && c.Write(ctx, websocket.MessageText, nil) != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,6 @@
+//go:build race
+
+package browser
+
+// race: the example is built with the race detector, too.
+const race = true
