@@ -111,6 +111,7 @@ func (b *bubble) conn() net.Conn {
 func (b *bubble) refused(path string, status int, headers ...string) *http.Response {
 	b.t.Helper()
 	c, err := wstest.Dial(b.conn(), path, headers...)
+	b.t.Cleanup(func() { c.Close() })
 	require.Error(b.t, err)
 	require.NotNil(b.t, c.Response, err)
 	require.Equal(b.t, status, c.Response.StatusCode)

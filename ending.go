@@ -30,10 +30,7 @@ func (s *Session) end(e End) *End {
 		p.wheel.Remove(ref)
 	}
 	if listed {
-		p.member.Do(store.Op{
-			Kind: store.OpRemove, User: s.user, Session: s.ID(),
-			Cause: e.Cause, Grace: p.grace(e.Cause),
-		}, nil)
+		p.member.Do(s.removeOp(&e), nil)
 	}
 	if s.conn != nil {
 		s.conn.Finish(&e, p.farewell(&e))
@@ -51,6 +48,12 @@ func (s *Session) end(e End) *End {
 		s.disconnected(&e)
 	}
 	return &e
+}
+
+func (s *Session) removeOp(e *End) store.Op {
+	return store.Op{
+		Kind: store.OpRemove, User: s.user, Session: s.ID(), Cause: e.Cause, Grace: s.p.grace(e.Cause),
+	}
 }
 
 func (p *Presence) grace(c Cause) time.Duration {

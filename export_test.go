@@ -1,5 +1,7 @@
 package presence
 
+import "github.com/a4cafe1a/presence/store"
+
 // WithDefaults shows tests what New makes of options.
 func WithDefaults(o Options) Options { return o.withDefaults() }
 
@@ -7,3 +9,6 @@ func WithDefaults(o Options) Options { return o.withDefaults() }
 func (p *Presence) PlacesTaken() (sessions, verifying int64) {
 	return p.sessions.Load(), p.verifying.Load()
 }
+
+// StoreOf is the store in use.
+func StoreOf(p *Presence) store.Store { return p.store }

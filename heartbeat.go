@@ -122,6 +122,9 @@ func (s *Session) calm(now wheel.Time) bool {
 // look does what is due and says when to look again; 0: never.
 func (s *Session) look(now wheel.Time) wheel.Time {
 	next := s.lookAtClock(now)
+	if next != 0 {
+		next = min(next, s.lookAtProof(now))
+	}
 	if next != 0 && s.set.rhythm.interval > 0 {
 		next = min(next, s.lookAtLife(now))
 	}
@@ -185,24 +188,13 @@ func (s *Session) lookAtLife(now wheel.Time) wheel.Time {
 		b.wait(r)
 	}
 	v := vitals{now: now, last: s.lastByte()}
-	proveBy := wheel.Time(s.proveBy.Load())
 	view := link.Reading
-	if v.now-v.last >= b.interval || proveBy != 0 {
-		if s.conn != nil {
-			view = s.conn.Peek()
-			v.last = s.lastByte()
-		}
+	if v.now-v.last >= b.interval && s.conn != nil {
+		view = s.conn.Peek()
+		v.last = s.lastByte()
 	}
 	if s.ended.Load() != nil {
 		return 0
-	}
-	if proveBy != 0 {
-		if v.last > wheel.Time(s.provedAt.Load()) {
-			s.proveBy.Store(0)
-			proveBy = 0
-		} else if now >= proveBy {
-			return s.reap(v)
-		}
 	}
 	if full := s.lookAtRoom(view, now); full != 0 {
 		return full
@@ -214,11 +206,7 @@ func (s *Session) lookAtLife(now wheel.Time) wheel.Time {
 	if b.silent(r, v) && !s.heardByKernel(&v) {
 		return s.reap(v)
 	}
-	next = min(next, b.silentAt(r, v))
-	if proveBy != 0 {
-		next = min(next, proveBy, now+lookSoon/4)
-	}
-	return next
+	return min(next, b.silentAt(r, v))
 }
 
 // answered forgets a heartbeat after a sign of life.
@@ -332,16 +320,4 @@ func (s *Session) heardByKernel(v *vitals) bool {
 func (s *Session) reap(v vitals) wheel.Time {
 	s.end(End{Cause: CauseSilent, Quiet: time.Duration(v.now - v.last)})
 	return 0
-}
-
-// challenge makes the session prove within d that it is alive.
-func (s *Session) challenge(d time.Duration) {
-	now := s.p.wheel.Exact()
-	if s.conn == nil {
-		return // the app vouches for it
-	}
-	s.provedAt.Store(int64(now))
-	s.proveBy.Store(int64(now + wheel.Time(d)))
-	s.conn.Beat(true)
-	s.hasten(now + wheel.Time(min(d, 50*time.Millisecond)))
 }

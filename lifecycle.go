@@ -3,7 +3,6 @@ package presence
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/a4cafe1a/presence/internal/link"
 	"github.com/a4cafe1a/presence/internal/wheel"
@@ -62,6 +61,9 @@ func (s *Session) list() error {
 	if err == nil && result.Status == store.Full && op.Challenge {
 		// The user's oldest session has been asked for a sign of life.
 		s.awaitRoom(result.Oldest)
+		if e := s.ended.Load(); e != nil {
+			return e
+		}
 		op.Challenge = false
 		result, err = s.commitAdd(op)
 	}
@@ -87,6 +89,12 @@ var errLater = errors.New("not decided yet")
 
 func (s *Session) commitAdd(op store.Op) (store.Result, error) {
 	p := s.p
+	defer func() {
+		// A session that ended before its OpAdd was queued must not stay.
+		if e := s.ended.Load(); e != nil {
+			p.member.Do(s.removeOp(e), nil)
+		}
+	}()
 	if p.opts.CommitWait == 0 || p.member.Away() {
 		p.member.Do(op, nil)
 		return store.Result{}, errLater
@@ -94,20 +102,6 @@ func (s *Session) commitAdd(op store.Op) (store.Result, error) {
 	ctx, cancel := context.WithTimeout(s.Context(), p.opts.CommitWait)
 	defer cancel()
 	return p.member.Await(ctx, op)
-}
-
-// awaitRoom waits until the challenged session has gone or proved itself.
-func (s *Session) awaitRoom(oldest store.SessionRef) {
-	if o := s.p.registry.byID(parseID(oldest.ID)); o != nil {
-		o.gone(s.Context(), proveIn)
-		return
-	}
-	timer := time.NewTimer(proveIn)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-s.Context().Done():
-	}
 }
 
 // addOp is the session as the store should see it, and marks it as told.

@@ -133,7 +133,6 @@ func (p *Presence) admit(s *Session) error {
 const (
 	retryFull = 5 * time.Second
 	retryUser = 10 * time.Second
-	proveIn   = 2 * time.Second // the oldest session of a full user
 )
 
 // verified gives back the place among the upgrades.
@@ -150,42 +149,6 @@ func (s *Session) release() {
 			s.p.verifying.Add(-1)
 		}
 		s.p.sessions.Add(-1)
-	}
-}
-
-// room refuses a newcomer whose user has its limit of sessions here, but
-// challenges the oldest of them first.
-func (p *Presence) room(ctx context.Context, user string) error {
-	if p.opts.Limits.WhenUserFull != RefuseNew {
-		return nil
-	}
-	oldest, n := p.registry.oldest(user)
-	if n < p.opts.Limits.PerUser {
-		return nil
-	}
-	if oldest.gone(ctx, proveIn) {
-		return nil
-	}
-	return RetryAfter(fmt.Errorf("%w: %d sessions of one user", ErrTooMany, n), retryUser)
-}
-
-// gone challenges the session and says whether it has ended within d.
-func (s *Session) gone(ctx context.Context, d time.Duration) bool {
-	s.challenge(d)
-	ended := s.Context()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		select {
-		case <-ended.Done():
-			return true
-		case <-ctx.Done():
-			return false
-		case <-poll.C:
-			if s.conn == nil || s.proveBy.Load() == 0 || s.lastByte() > wheel.Time(s.provedAt.Load()) {
-				return s.ended.Load() != nil
-			}
-		}
 	}
 }
 
@@ -227,6 +190,10 @@ func (p *Presence) held(shard int) []store.Op {
 func (p *Presence) order(o store.Order) {
 	s := p.registry.byID(parseID(o.Session))
 	if s == nil || s.user != o.User {
+		if o.Kind == store.Kick {
+			// It has just ended by itself, perhaps into a grace.
+			p.member.Do(store.Op{Kind: store.OpEndGrace, User: o.User}, nil)
+		}
 		return
 	}
 	switch o.Kind {
@@ -236,7 +203,7 @@ func (p *Presence) order(o store.Order) {
 		s.unlist()
 		s.end(End{Cause: CauseReplaced, Code: codeReplaced, Text: "replaced"})
 	case store.Challenge:
-		s.challenge(proveIn)
+		s.challenge()
 	}
 }
 

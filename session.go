@@ -34,10 +34,11 @@ type Session struct {
 	named bool
 
 	ended    atomic.Pointer[End]
-	touched  atomic.Int64 // without a conn: the last sign of life
-	closeBy  atomic.Int64 // a close handshake is under way until then
-	proveBy  atomic.Int64 // challenged: silence until then ends it
-	provedAt atomic.Int64 // when it was challenged
+	touched  atomic.Int64  // without a conn: the last sign of life
+	closeBy  atomic.Int64  // a close handshake is under way until then
+	proveBy  atomic.Int64  // challenged: silence until then ends it
+	provedAt atomic.Int64  // when it was challenged
+	proveAck atomic.Uint64 // what the client had acknowledged then
 	live     atomic.Bool
 	looking  atomic.Bool
 	released atomic.Bool
