@@ -1,0 +1,247 @@
+package presence_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/a4cafe1a/presence"
+	"github.com/stretchr/testify/require"
+)
+
+// hijackable could hand a connection over, and never does.
+type hijackable struct{ *httptest.ResponseRecorder }
+
+func (hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) { panic("the 101 was near") }
+
+// upgrade asks h for a WebSocket without a network, and expects a refusal.
+func upgrade(h http.Handler, path string, header ...string) *http.Response {
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	r.Header.Set("Connection", "keep-alive, Upgrade")
+	r.Header.Set("Upgrade", "WebSocket")
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(hijackable{w}, r)
+	return w.Result()
+}
+
+func TestWhatIdentifyAnswers(t *testing.T) {
+	id := func(i presence.Identity) func(*http.Request) (presence.Identity, error) {
+		return func(*http.Request) (presence.Identity, error) { return i, nil }
+	}
+	topics := make([]string, 65)
+	for i := range topics {
+		topics[i] = fmt.Sprint("topic ", i)
+	}
+	for _, c := range []struct {
+		name     string
+		identify func(*http.Request) (presence.Identity, error)
+		status   int
+		retry    string
+	}{
+		{"401", refusing(presence.ErrUnauthorized), 401, ""},
+		{"401 wrapped", refusing(fmt.Errorf("secret: %w", presence.ErrUnauthorized)), 401, ""},
+		{"403", refusing(presence.ErrForbidden), 403, ""},
+		{"429", refusing(presence.ErrTooMany), 429, "1"},
+		{"429 with a time", refusing(presence.RetryAfter(presence.ErrTooMany, 90*time.Second)), 429, "90"},
+		{"503 with a part of a second", refusing(presence.RetryAfter(fmt.Errorf("secret: %w", presence.ErrUnavailable), 1200*time.Millisecond)), 503, "2"},
+		{"503 with no time", refusing(presence.RetryAfter(presence.ErrUnavailable, -time.Second)), 503, "0"},
+		{"403 with a time", refusing(presence.RetryAfter(presence.ErrForbidden, time.Minute)), 403, ""},
+		{"500", refusing(errors.New("secret")), 500, ""},
+		{"expired", id(presence.Identity{User: "u", Expires: time.Now().Add(-time.Second)}), 401, ""},
+		{"user too long", id(presence.Identity{User: strings.Repeat("u", 257)}), 400, ""},
+		{"user not UTF-8", id(presence.Identity{User: "\xff"}), 400, ""},
+		{"user with a zero byte", id(presence.Identity{User: "u\x00"}), 400, ""},
+		{"topic too long", id(presence.Identity{User: "u", Topics: []string{"ok", strings.Repeat("t", 257)}}), 400, ""},
+		{"topic not UTF-8", id(presence.Identity{User: "u", Topics: []string{"\xc3\x28"}}), 400, ""},
+		{"topic with a zero byte", id(presence.Identity{User: "u", Topics: []string{"\x00"}}), 400, ""},
+		{"too many topics", id(presence.Identity{User: "u", Topics: topics}), 400, ""},
+		{"metadata too large", id(presence.Identity{User: "u", Meta: json.RawMessage(`"` + strings.Repeat("m", 4096) + `"`)}), 400, ""},
+		{"metadata no JSON", id(presence.Identity{User: "u", Meta: json.RawMessage(`{"a":`)}), 400, ""},
+		{"good", id(presence.Identity{User: strings.Repeat("ü", 128), Topics: append(topics[:64:64], "", topics[0]), Meta: json.RawMessage(`{}`)}), 426, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			book := &logbook{}
+			p := open(t, presence.Options{Identify: c.identify, Logger: book.logger()})
+			answers := map[string]*http.Response{
+				"Handler":  get(p.Handler(drop), "/"),
+				"Callback": get(p.Callback(nil), "/"),
+			}
+			if c.status != 426 { // a good one would be upgraded
+				answers["upgrade of Handler"] = upgrade(p.Handler(drop), "/")
+				answers["upgrade of Callback"] = upgrade(p.Callback(nil), "/")
+				answers["upgrade in Middleware"] = upgrade(p.Middleware(echo), "/")
+			}
+			for who, resp := range answers {
+				body, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.Equal(t, c.status, resp.StatusCode, who)
+				require.Contains(t, string(body), http.StatusText(c.status), who)
+				require.NotContains(t, string(body), "secret", who)
+				require.Equal(t, c.retry, resp.Header.Get("Retry-After"), who)
+				if c.status == 426 {
+					require.Equal(t, "websocket", resp.Header.Get("Upgrade"), who)
+				}
+			}
+			logged := 0
+			if c.status == 500 {
+				logged = len(answers)
+			}
+			require.Len(t, book.lines("secret"), logged)
+			sessions, verifying := p.PlacesTaken()
+			require.Zero(t, sessions+verifying)
+		})
+	}
+}
+
+func TestMethods(t *testing.T) {
+	p := open(t, presence.Options{})
+	for name, h := range map[string]http.Handler{"Handler": p.Handler(drop), "Callback": p.Callback(nil)} {
+		for method, status := range map[string]int{
+			"GET": 426, "HEAD": 426, "POST": 405, "PUT": 405, "DELETE": 405, "OPTIONS": 405, "CONNECT": 405,
+		} {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, httptest.NewRequest(method, "/", nil))
+			require.Equal(t, status, w.Code, "%s %s", name, method)
+			require.Equal(t, status == 405, w.Header().Get("Allow") != "", method)
+		}
+	}
+}
+
+func TestSetupRefuses(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		status int
+	}{
+		{presence.ErrForbidden, 403},
+		{fmt.Errorf("no such room: %w", presence.ErrUntracked), 404},
+		{presence.ErrTooMany, 429},
+		{fmt.Errorf("join: %w", presence.ErrLimit), 400},
+		{errors.New("secret"), 500},
+	} {
+		t.Run(c.err.Error(), func(t *testing.T) {
+			hooked := false
+			o := presence.Options{OnConnect: func(*presence.Session) { hooked = true }}
+			mount := func(p *presence.Presence) http.Handler {
+				return p.Callback(func(_ *http.Request, c2 *presence.Peer) (presence.Callbacks, error) {
+					require.NoError(t, c2.Join(context.Background(), "room"))
+					return presence.Callbacks{Closed: func(presence.End) { hooked = true }}, c.err
+				})
+			}
+			inBubble(t, o, mount, func(t *testing.T, b *bubble) {
+				resp := b.refused("/?user=ann", c.status)
+				body, err := io.ReadAll(resp.Body)
+				require.NoError(t, err)
+				require.NotContains(t, string(body), "secret")
+				b.nothingLeft()
+				require.False(t, hooked)
+			})
+		})
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		patterns []string
+		origin   string
+		allowed  bool
+	}{
+		{"no origin", nil, "", true},
+		{"same host", nil, "https://example.com", true},
+		{"same host, other case", nil, "http://EXAMPLE.com", true},
+		{"other host", nil, "https://evil.com", false},
+		{"other port", nil, "https://example.com:8443", false},
+		{"host as a prefix", nil, "https://example.com.evil.com", false},
+		{"host as user info", nil, "https://example.com@evil.com", false},
+		{"null", nil, "null", false},
+		{"garbage", nil, "://", false},
+		{"pattern", []string{"*.friend.com"}, "https://app.friend.com", true},
+		{"pattern in capitals", []string{"*.FRIEND.com"}, "https://App.friend.com", true},
+		{"pattern does not match the bare host", []string{"*.friend.com"}, "https://friend.com", false},
+		{"pattern does not match a suffix", []string{"*.friend.com"}, "https://app.friend.com.evil.com", false},
+		{"second pattern", []string{"a.com", "b.com"}, "https://b.com", true},
+		{"pattern with port", []string{"localhost:*"}, "http://localhost:5173", true},
+		{"everybody", []string{"*"}, "https://evil.com", true},
+		{"pattern with scheme", []string{"https://friend.com"}, "https://friend.com", true},
+		{"pattern with another scheme", []string{"https://friend.com"}, "http://friend.com", false},
+		{"malformed pattern", []string{"[", "a[", "[]a]"}, "https://evil.com", false},
+		{"malformed pattern beside a good one", []string{"[", "good.com"}, "https://good.com", true},
+		{"same host with patterns", []string{"good.com"}, "https://example.com", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			book := &logbook{}
+			mount := func(p *presence.Presence) http.Handler {
+				mux := http.NewServeMux()
+				at := p.At(presence.Route{OriginPatterns: c.patterns})
+				mux.Handle("/handler", at.Handler(drop))
+				mux.Handle("/callback", at.Callback(nil))
+				return mux
+			}
+			inBubble(t, presence.Options{Logger: book.logger()}, mount, func(t *testing.T, b *bubble) {
+				for _, path := range []string{"/handler?user=ann", "/callback?user=ann"} {
+					var header []string
+					if c.origin != "" {
+						header = append(header, "Origin: "+c.origin)
+					}
+					if c.allowed {
+						b.dial(path, header...).Close()
+					} else {
+						b.refused(path, http.StatusForbidden, header...)
+					}
+				}
+				b.nothingLeft()
+			})
+			malformed := strings.Contains(c.name, "malformed")
+			require.Equal(t, malformed, len(book.lines("malformed origin pattern")) > 0)
+			require.Equal(t, !c.allowed, len(book.lines("another origin")) == 1, "logged once")
+		})
+	}
+}
+
+func TestSubprotocol(t *testing.T) {
+	mount := func(p *presence.Presence) http.Handler {
+		return p.At(presence.Route{Subprotocols: []string{"v2", "v1"}}).Handler(drop)
+	}
+	inBubble(t, presence.Options{}, mount, func(t *testing.T, b *bubble) {
+		c := b.dial("/", "Sec-WebSocket-Protocol: v1, v2")
+		require.Equal(t, "v2", c.Response.Header.Get("Sec-WebSocket-Protocol"), "best first")
+	})
+}
+
+func TestReadLimit(t *testing.T) {
+	for _, c := range []struct {
+		limit int64
+		size  int
+		fits  bool
+	}{{0, 32 << 10, true}, {0, 32<<10 + 1, false}, {100, 101, false}, {-1, 1 << 20, true}} {
+		t.Run(fmt.Sprint(c.limit, " ", c.size), func(t *testing.T) {
+			mount := func(p *presence.Presence) http.Handler { return p.At(presence.Route{ReadLimit: c.limit}).Handler(drop) }
+			inBubble(t, presence.Options{}, mount, func(t *testing.T, b *bubble) {
+				client := b.dial("/?user=ann")
+				_ = client.SendText(strings.Repeat("x", c.size))
+				wait(2 * time.Second)
+				if c.fits {
+					require.Equal(t, 1, b.sessions("ann"))
+					require.Empty(t, client.Frames)
+				} else {
+					require.Zero(t, b.sessions("ann"))
+					require.Equal(t, 1009, (<-client.Frames).Code())
+				}
+			})
+		})
+	}
+}
