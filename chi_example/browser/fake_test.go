@@ -21,9 +21,8 @@ type fake struct {
 
 	// ws is a connection's life, the n-th of its user, from 1.
 	ws func(ctx context.Context, c *websocket.Conn, user string, n int)
-	// events writes the stream after the snapshot of members.
-	events  func(send func(kind string, v any))
-	members []map[string]any
+	// events writes the n-th stream, from 1, and ends it by returning.
+	events func(ctx context.Context, send func(kind string, v any), n int)
 
 	mu    sync.Mutex
 	dials map[string]int // by user
@@ -31,7 +30,11 @@ type fake struct {
 }
 
 func newFake(t *testing.T) *fake {
-	f := &fake{dials: map[string]int{}, asked: map[string]int{}}
+	f := &fake{ws: stay, dials: map[string]int{}, asked: map[string]int{}}
+	f.events = func(ctx context.Context, send func(string, any), _ int) {
+		send("snapshot", snapshot())
+		<-ctx.Done()
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, filepath.Join(root, "chi_example", "page.html"))
@@ -47,16 +50,11 @@ func newFake(t *testing.T) *fake {
 	})
 	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		send := func(kind string, v any) {
+		f.events(r.Context(), func(kind string, v any) {
 			data, _ := json.Marshal(v)
 			fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, data)
 			_ = http.NewResponseController(w).Flush()
-		}
-		send("snapshot", map[string]any{"at": time.Now(), "members": append([]map[string]any{}, f.members...)})
-		if f.events != nil {
-			f.events(send)
-		}
-		<-r.Context().Done()
+		}, f.count(f.dials, "events"))
 	})
 	mux.HandleFunc("GET /online/{user}", func(w http.ResponseWriter, r *http.Request) {
 		f.count(f.asked, r.PathValue("user"))
@@ -80,6 +78,18 @@ func (f *fake) counted(of map[string]int, user string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return of[user]
+}
+
+func member(user string, away bool) map[string]any {
+	return map[string]any{"user": user, "state": "online", "away": away, "sessions": 1, "since": time.Now()}
+}
+
+func snapshot(members ...map[string]any) map[string]any {
+	return map[string]any{"at": time.Now(), "members": append([]map[string]any{}, members...)}
+}
+
+func change(member map[string]any) map[string]any {
+	return map[string]any{"at": time.Now(), "member": member}
 }
 
 // stay reads, and answers empty messages, until the client goes.

@@ -127,6 +127,18 @@ func TestMoreTabs(t *testing.T) {
 	ann.until(`[...row("ann").querySelectorAll(".tabs .rtt")].every((e) => / ms$/.test(e.textContent))`)
 }
 
+// Without a name the page finds one, and keeps it when it is loaded again.
+func TestOwnName(t *testing.T) {
+	s := serve(t)
+	tb := newBrowser(t).open(s.url + "/?topic=room:1")
+	tb.until(`link() === "open" && /^[a-z]+-[a-z]+-\d+$/.test(text("me")) && state(text("me")) === "online"`)
+	name, err := tb.value(`text("me")`)
+	require.NoError(t, err)
+	tb.do(script(`window.old = true`), chromedp.Reload())
+	tb.until(`!window.old && link() === "open" && state(` + quote(name.(string)) + `) === "online" && text("where") === "in room:1"`)
+	tb.equal("1 person here", `text("count")`)
+}
+
 // Any name can be shown and asked for, and none is markup.
 func TestNames(t *testing.T) {
 	s := serve(t)
