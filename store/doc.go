@@ -32,7 +32,9 @@
 //   - Metadata or away that really changed is Updated. A user is away when
 //     all its sessions are, in whatever topic; when that flips, every topic
 //     the user is in gets Updated.
-//   - Moving a session to a new lease of the same node changes nothing.
+//   - Moving a session to a new lease of the same node changes nothing, as
+//     long as the old lease is alive. From a dead one it is Updated, because
+//     readers and records had left the session out.
 //   - What changed nothing is never logged. One Op logs at most one change
 //     per topic.
 //

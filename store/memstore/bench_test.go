@@ -225,3 +225,25 @@ func BenchmarkLockHold(b *testing.B) {
 		}
 	})
 }
+
+// TestMemoryOfTopics logs what a topic costs a user, in rooms of 2 and of 20.
+func TestMemoryOfTopics(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a store")
+	}
+	for _, size := range []int{2, 20, 1000} {
+		f := fill(50_000)
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for i, u := range f.users {
+			op := store.Op{Kind: store.OpJoin, User: u, Session: session(i), Topics: []string{"room-" + strconv.Itoa(i/size)}}
+			_, err := f.s.Commit(ctx, f.lease, []store.Op{op})
+			require.NoError(t, err)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		t.Logf("rooms of %d: %d B for each member", size, (after.HeapAlloc-before.HeapAlloc)/uint64(len(f.users)))
+		runtime.KeepAlive(f)
+	}
+}

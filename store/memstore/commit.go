@@ -117,7 +117,9 @@ func (s *Store) add(v view, st *stripe, l *lease, op *store.Op, u *user) store.R
 		s.enter(s.all, u)
 	} else {
 		if x.lease != l {
-			moved := x.lease.node.ID != l.node.ID || x.lease.node.Name != l.node.Name
+			// From a dead lease it comes back: records logged meanwhile do
+			// not show it.
+			moved := !v.alive(x.lease) || x.lease.node.ID != l.node.ID || x.lease.node.Name != l.node.Name
 			x.lease.drop(x)
 			l.take(x)
 			if moved {

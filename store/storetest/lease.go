@@ -264,6 +264,23 @@ var leaseRules = []rule{
 		room.saw()
 		c.expect("room", 1, 1)
 	}},
+	{"BackFromTheDead", "a session asserted again after its lease ended is Updated, because what was logged meanwhile left it out", func(c *cluster) {
+		n, m := c.node("a"), c.node("b")
+		op := add("u", "s1", "room")
+		op.Since = n.do(op)[0].Since
+		m.do(add("u", "s2", "room"))
+		room := c.watch("room")
+		c.dead(n)
+		m.do(store.Op{Kind: store.OpMeta, User: "u", Session: "s2", Meta: []byte(`1`)})
+		room.saw("updated u")
+		n.register()
+		n.resume()
+		n.do(op)
+		room.saw("updated u")
+		c.sweep()
+		room.saw()
+		c.expect("room", 1, 2)
+	}},
 	{"GraceBesideTheDead", "a grace counts although an unswept session of a dead node was left", func(c *cluster) {
 		n, m := c.node("a"), c.node("b")
 		n.do(add("u", "s1", "room"))
