@@ -2,15 +2,15 @@ package mirror
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 )
 
 // Subscription is one subscriber of a topic. Next has one caller at a time;
 // Close may be called by anybody.
 type Subscription struct {
-	topic *topic
-	once  sync.Once
-	done  chan struct{}
+	topic  *topic
+	closed atomic.Bool
+	done   chan struct{} // closed after closed is set
 
 	// of the caller of Next
 	snapshot *Event // not returned yet
@@ -24,12 +24,9 @@ type Subscription struct {
 // Snapshot; the next call tries again.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
-		select {
-		case <-s.done:
-			return Event{}, ErrClosed
-		default:
-		}
 		switch {
+		case s.closed.Load():
+			return Event{}, ErrClosed
 		case s.snapshot != nil && !s.at.cut.Load():
 			e := *s.snapshot
 			s.snapshot = nil
@@ -71,8 +68,8 @@ func (s *Subscription) restart(exact bool) error {
 
 // Close ends the subscription. Closing again does nothing.
 func (s *Subscription) Close() {
-	s.once.Do(func() {
+	if s.closed.CompareAndSwap(false, true) {
 		close(s.done)
 		s.topic.hub.leave(s.topic)
-	})
+	}
 }
