@@ -18,6 +18,7 @@ import (
 
 // What the page does about each close code.
 func TestCloseCodes(t *testing.T) {
+	t.Parallel()
 	const (
 		returns = "returns"
 		waits   = "waits"
@@ -95,6 +96,7 @@ func TestCloseCodes(t *testing.T) {
 
 // A server that has fallen silent is asked after one interval, and left after two. One that answers is not.
 func TestSilentServer(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	heard := map[string]int{}
 	f.ws = func(ctx context.Context, c *websocket.Conn, user string, n int) {
@@ -120,6 +122,7 @@ func TestSilentServer(t *testing.T) {
 
 // A stream that fails or ends on its own is opened again, and its snapshot replaces all.
 func TestStream(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.events = func(ctx context.Context, send func(string, any), n int) {
 		switch n {
@@ -142,6 +145,7 @@ func TestStream(t *testing.T) {
 
 // A browser has six connections for a host, and each event stream takes one. Tabs that nobody sees give theirs back.
 func TestHiddenTabs(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	b := newBrowser(t)
 	var tabs []*tab
@@ -174,6 +178,7 @@ func hurry(from, to int) step {
 
 // With many users the page stays small, and asks for no more than it shows.
 func TestManyUsers(t *testing.T) {
+	t.Parallel()
 	const updates = 150
 	f := newFake(t)
 	me := member("me", false)

@@ -12,6 +12,7 @@ import (
 
 // A browser is killed: the other one sees its user leave, and why.
 func TestKilledBrowser(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		whole  bool
@@ -40,6 +41,24 @@ func TestKilledBrowser(t *testing.T) {
 			ann.equal(true, `feed("leave", "bob")[0].textContent.includes(`+quote(test.words)+`)`)
 		})
 	}
+}
+
+// A browser freezes, as when a laptop lid is closed: no goodbye, and the kernel still acknowledges. The other one sees
+// its user leave as silent. When it thaws, its page comes back by itself.
+func TestFrozenBrowser(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "-grace", "500ms", "-interval", "1s", "-timeout", "3s")
+	ann := newBrowser(t).here(s, "ann")
+	theirs := newProcess(t)
+	bob := theirs.here(s, "bob")
+	ann.until(`state("bob") === "online"`)
+	require.NoError(t, syscall.Kill(-theirs.pid(), syscall.SIGSTOP))
+	thaw := func() { _ = syscall.Kill(-theirs.pid(), syscall.SIGCONT) }
+	t.Cleanup(thaw)
+	ann.until(`state("bob") === "none" && cause("bob") === "silent"`)
+	thaw()
+	bob.until(`link() === "open" && text("cause").startsWith("Before: ") && live() && state("bob") === "online" && state("ann") === "online"`)
+	ann.until(`state("bob") === "online" && feed("join", "bob").length >= 2`)
 }
 
 // ownGroup makes the command lead a process group.

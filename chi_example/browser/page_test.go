@@ -15,6 +15,7 @@ import (
 // Two tabs see each other. One is closed: the other sees its user leaving,
 // then the leave and its cause.
 func TestTwoTabs(t *testing.T) {
+	t.Parallel()
 	const grace = 2 * time.Second
 	s := serve(t, "-grace", grace.String())
 	b := newBrowser(t)
@@ -37,6 +38,7 @@ func TestTwoTabs(t *testing.T) {
 
 // The reload of a tab is no leave and no join.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "-grace", "3s")
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
@@ -58,6 +60,7 @@ func TestReload(t *testing.T) {
 
 // The server goes away and comes back on the same port: so do both pages.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
@@ -90,6 +93,7 @@ func TestRestart(t *testing.T) {
 // A status set in one tab shows in the other. A kick asks first, is seen at
 // once with its cause, and the kicked stay away until they want to come back.
 func TestStatusAndKick(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "-grace", "1m")
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
@@ -117,6 +121,7 @@ func TestStatusAndKick(t *testing.T) {
 // Buttons open a second user, and a second tab of the same user. Its tabs are
 // listed with their round-trip times.
 func TestMoreTabs(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "-interval", "1s")
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
@@ -129,6 +134,7 @@ func TestMoreTabs(t *testing.T) {
 
 // Without a name the page finds one, and keeps it when it is loaded again.
 func TestOwnName(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	tb := newBrowser(t).open(s.url + "/?topic=room:1")
 	tb.until(`link() === "open" && /^[a-z]+-[a-z]+-\d+$/.test(text("me")) && state(text("me")) === "online"`)
@@ -141,6 +147,7 @@ func TestOwnName(t *testing.T) {
 
 // Any name can be shown and asked for, and none is markup.
 func TestNames(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
@@ -159,6 +166,7 @@ func TestNames(t *testing.T) {
 // Every control is reached with the Tab key, in the order of the page, and
 // shows that it has the focus. Enter works.
 func TestKeyboard(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	b := newBrowser(t)
 	ann := b.here(s, "ann")

@@ -51,8 +51,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer func() {
-		if shared.cancel != nil {
-			shared.cancel()
+		if shared.end != nil {
+			shared.end()
 		}
 	}()
 	return m.Run()
@@ -155,17 +155,17 @@ type browser struct {
 
 // shared is the process that most tests use, since starting one takes a second.
 var shared struct {
-	ctx    context.Context
-	cancel func()
+	once sync.Once
+	ctx  context.Context
+	end  func()
+	err  error
 }
 
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
-	if shared.ctx == nil {
-		ctx, cancel, err := launch(chromium(t))
-		require.NoError(t, err)
-		shared.ctx, shared.cancel = ctx, cancel
-	}
+	path := chromium(t)
+	shared.once.Do(func() { shared.ctx, shared.end, shared.err = launch(path) })
+	require.NoError(t, shared.err)
 	ctx, cancel := chromedp.NewContext(shared.ctx, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
 	require.NoError(t, chromedp.Do(ctx))
