@@ -1,12 +1,15 @@
 package presence
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"net/http"
-	"slices"
 	"sync"
+	"sync/atomic"
 
+	"github.com/a4cafe1a/presence/internal/frame"
+	"github.com/a4cafe1a/presence/internal/message"
+	"github.com/a4cafe1a/presence/internal/park"
 	"github.com/coder/websocket"
 )
 
@@ -23,160 +26,213 @@ type Callbacks struct {
 	Closed func(End)
 }
 
-// Peer is the client of a Callback connection.
+// Peer is the client of a Callback connection. While the client is quiet it
+// holds neither a goroutine nor a buffer; on systems other than Linux it has
+// one goroutine.
 type Peer struct {
 	*Session
-	mu      sync.Mutex
-	ws      *websocket.Conn // nil until the upgrade
+	calls   Callbacks
+	decoder message.Decoder
+	ref     park.Ref // guarded by mu
+	state   atomic.Int32
+
+	mu      sync.Mutex // of what goes out
 	queue   []outgoing
 	bytes   int
-	writing bool
+	open    bool // the upgrade is done
+	writing bool // a goroutine writes what is queued
+	leaving *End // how Close wants it to end when that is written
 }
 
-type outgoing struct {
-	t websocket.MessageType
-	b []byte
-}
-
+// What the reading side of a Peer is doing.
 const (
-	queueMessages = 64
-	queueBytes    = 256 << 10
+	asleep int32 = iota // nothing, until something arrives
+	awake               // a goroutine reads and calls back
+	again               // the same, and something has happened since
+	gone                // it is over
 )
-
-// Send queues a message and never blocks. b may be used again at once. When 64
-// messages or 256 KiB are waiting it returns ErrSlow, and the session ends
-// (1013); a single larger message is allowed. Messages sent before the upgrade
-// follow it. ErrEnded: the session has ended.
-func (c *Peer) Send(t websocket.MessageType, b []byte) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ended.Load() != nil {
-		return ErrEnded
-	}
-	if len(c.queue) >= queueMessages || c.bytes > 0 && c.bytes+len(b) > queueBytes {
-		c.end(End{Cause: CauseSlow, Code: codeSlow, Text: "too slow"})
-		return ErrSlow
-	}
-	c.queue = append(c.queue, outgoing{t, slices.Clone(b)})
-	c.bytes += len(b)
-	c.flush()
-	return nil
-}
-
-// flush starts to write what is queued. c.mu is held.
-func (c *Peer) flush() {
-	if c.ws == nil || c.writing || len(c.queue) == 0 {
-		return
-	}
-	if !c.p.begin() {
-		return // shutting down: the session ends
-	}
-	c.writing = true
-	go c.write()
-}
-
-func (c *Peer) write() {
-	defer c.p.running.Done()
-	ctx := c.Context()
-	for {
-		c.mu.Lock()
-		if len(c.queue) == 0 || c.ended.Load() != nil {
-			c.queue, c.bytes, c.writing = nil, 0, false
-			c.mu.Unlock()
-			return
-		}
-		m := c.queue[0]
-		c.mu.Unlock()
-		err := c.ws.Write(ctx, m.t, m.b)
-		c.mu.Lock()
-		// Only now: what is being written still counts as queued.
-		c.queue[0].b = nil
-		c.queue, c.bytes = c.queue[1:], c.bytes-len(m.b)
-		if err != nil {
-			c.queue, c.bytes, c.writing = nil, 0, false
-			c.mu.Unlock()
-			c.returned("Peer.Send", err)
-			return
-		}
-		c.mu.Unlock()
-	}
-}
-
-// Close ends the session with a close code of the app: 1000, or 3000-4999.
-// Anything else becomes 1000. It returns at once.
-func (c *Peer) Close(code int, reason string) {
-	if code < 3000 || code > 4999 {
-		code = codeNormal
-	}
-	c.end(End{Cause: CauseAppClosed, Code: code, Text: cutText(reason)})
-}
 
 // Callback is Presence.Callback with the settings of the mount.
 func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peer := &Peer{}
-		var calls Callbacks
-		u, ws, _ := m.accept(w, r, func(r *http.Request, s *Session) (err error) {
-			peer.Session = s
-			if setup != nil {
-				calls, err = setup(r, peer)
-			}
-			return err
-		})
+		u, owned, r := m.prepare(w, r)
 		if u == nil {
 			return
 		}
-		u.returned = true
-		if !m.p.begin() {
-			peer.end(m.p.shutdownEnd())
-			return
+		if owned {
+			defer u.finish()
 		}
-		go peer.serve(ws, calls)
+		peer := &Peer{Session: u.s}
+		if setup != nil {
+			var err error
+			if peer.calls, err = setup(r, peer); err != nil {
+				m.p.refuse(w, r, err)
+				return
+			}
+		}
+		if owned {
+			w = u // inside Middleware w leads there already
+		}
+		if m.upgrade(w, r) {
+			peer.start()
+		}
+		u.returned = true
 	})
 }
 
-// serve reads until the session ends.
-func (c *Peer) serve(ws *websocket.Conn, calls Callbacks) {
-	defer c.p.running.Done()
-	defer ws.CloseNow()
+// start begins to read, and sends what was queued.
+func (c *Peer) start() {
+	p := c.p
+	if !p.begin() {
+		c.end(p.shutdownEnd())
+		return
+	}
+	c.Session.mu.Lock()
+	c.peer = c
+	c.Session.mu.Unlock()
 	c.mu.Lock()
-	c.ws = ws
+	c.open = true
 	c.flush()
 	c.mu.Unlock()
+	if c.park() {
+		c.wake() // for what came with the handshake, and if it ended meanwhile
+		return
+	}
+	c.state.Store(awake)
+	go c.read()
+}
+
+// park says whether the session needs no goroutine of its own.
+func (c *Peer) park() bool {
+	raw := c.conn.Raw()
+	if raw == nil {
+		return false
+	}
+	lot := c.p.parking() // only now: it waits in the kernel
+	if lot == nil {
+		return false
+	}
+	ref, ok := lot.Add(raw, c)
+	c.mu.Lock()
+	c.ref = ref
+	c.mu.Unlock()
+	return ok
+}
+
+// Readable is for the poller, which serves many: heartbeats are taken care of
+// here, messages elsewhere.
+func (c *Peer) Readable() {
+	if !c.conn.Direct() || c.conn.Drain() {
+		c.wake()
+	}
+}
+
+// wake sees to it that somebody processes what has arrived, or the end.
+func (c *Peer) wake() {
+	for {
+		switch c.state.Load() {
+		case asleep:
+			if c.state.CompareAndSwap(asleep, awake) {
+				go c.process()
+				return
+			}
+		case awake:
+			if c.state.CompareAndSwap(awake, again) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// process calls back with what has arrived, and goes back to sleep.
+func (c *Peer) process() {
+	for {
+		c.state.Store(awake)
+		for c.conn.Drain() {
+			if b := c.conn.Take(); b == nil || !c.feed(b) {
+				break
+			}
+		}
+		if c.ended.Load() != nil {
+			c.finish()
+			return
+		}
+		if c.state.CompareAndSwap(awake, asleep) {
+			return
+		}
+	}
+}
+
+// read is process where there is no poller.
+func (c *Peer) read() {
+	buf := make([]byte, 1<<10)
+	for {
+		n, err := c.conn.Read(buf)
+		if n > 0 && !c.feed(buf[:n]) || err != nil {
+			break
+		}
+	}
+	c.endGoodbye(CauseLost) // if it has not ended
+	c.finish()
+}
+
+// finish is the last thing the reading side does.
+func (c *Peer) finish() {
+	defer c.p.running.Done()
+	c.state.Store(gone)
+	c.mu.Lock()
+	ref := c.ref
+	c.queue, c.bytes = nil, 0
+	c.mu.Unlock()
+	if lot := c.p.lot.Load(); lot != nil {
+		lot.Remove(ref)
+	}
+	if c.calls.Closed != nil {
+		c.calls.Closed(*c.ended.Load())
+	}
+}
+
+// feed calls back with b and says whether to go on.
+func (c *Peer) feed(b []byte) bool {
 	panicked := true
 	defer func() {
 		if panicked {
 			c.end(End{Cause: CauseAppError, Code: codeAppError})
 		}
 	}()
-	err := c.read(ws, calls.Message)
-	c.returned("Callbacks.Message", err)
-	if e := c.ended.Load(); e != nil && calls.Closed != nil {
-		calls.Closed(*e)
-	}
+	err := c.decoder.Feed(b, c.set.ReadLimit, (*calling)(c))
 	panicked = false
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, message.ErrTooLarge):
+		c.violated(codeTooLarge, err)
+	case errors.Is(err, message.ErrText):
+		c.violated(codeText, err)
+	case errors.Is(err, message.ErrReserved), errors.Is(err, message.ErrSequence):
+		c.violated(codeProtocolError, err)
+	default:
+		c.returned("Callbacks.Message", err)
+	}
+	return false
 }
 
-func (c *Peer) read(ws *websocket.Conn, message func(context.Context, websocket.MessageType, []byte) error) error {
-	ctx := c.Context()
-	var buf bytes.Buffer
-	for {
-		t, r, err := ws.Reader(ctx)
-		if err != nil {
-			return err
-		}
-		buf.Reset()
-		if buf.Cap() > 4<<10 {
-			buf = bytes.Buffer{} // one large message must not keep its memory
-		}
-		if _, err := buf.ReadFrom(r); err != nil {
-			return err
-		}
-		if message == nil {
-			continue
-		}
-		if err := message(ctx, t, buf.Bytes()); err != nil {
-			return err
-		}
-	}
+func (c *Peer) violated(code int, err error) {
+	c.end(End{Cause: CauseProtocolError, Code: code, Text: err.Error()})
 }
+
+// calling is how the decoder sees a Peer.
+type calling Peer
+
+func (c *calling) Message(op frame.Op, b []byte) error {
+	if c.calls.Message == nil {
+		return nil
+	}
+	return c.calls.Message(c.Context(), websocket.MessageType(op), b)
+}
+
+func (c *calling) Ping(payload []byte) { c.conn.Pong(payload) }
+
+func (c *calling) Close() { c.endGoodbye(CauseClientClosed) }

@@ -70,7 +70,7 @@ func (s *Session) gone(ctx context.Context) bool {
 		case <-ctx.Done():
 			return false
 		case <-poll.C:
-			if s.proveBy.Load() == 0 || s.lastByte() > wheel.Time(s.provedAt.Load()) {
+			if s.proveBy.Load() == 0 {
 				return s.ended.Load() != nil
 			}
 		}
@@ -83,12 +83,12 @@ func (s *Session) lookAtProof(now wheel.Time) wheel.Time {
 	if by == 0 {
 		return never
 	}
-	s.conn.Peek()
+	s.peek()
 	if s.ended.Load() != nil {
 		return 0
 	}
 	since := wheel.Time(s.provedAt.Load())
-	v := vitals{now: now, last: s.lastByte()}
+	v := vitals{now: now, last: s.arrived()}
 	switch {
 	case v.last > since, s.p.wheel.Awake() > since, now >= by && s.excused(&v):
 		s.proveBy.Store(0)

@@ -39,6 +39,8 @@ const (
 	codeNormal        = 1000
 	codeProtocolError = 1002
 	codeNoStatus      = 1005
+	codeText          = 1007
+	codeTooLarge      = 1009
 	codeAppError      = 1011
 	codeShutdown      = 1012
 	codeSlow          = 1013

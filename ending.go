@@ -21,7 +21,7 @@ func (s *Session) end(e End) *End {
 		return was
 	}
 	s.ended.Store(&e)
-	hooks, listed, ref := s.hooks, s.listed, s.ref
+	hooks, listed, ref, peer := s.hooks, s.listed, s.ref, s.peer
 	cancel, upgraded := s.cancel, s.upgraded
 	s.mu.Unlock()
 
@@ -46,6 +46,9 @@ func (s *Session) end(e End) *End {
 	}
 	if hooks == hookDone {
 		s.disconnected(&e)
+	}
+	if peer != nil {
+		peer.wake()
 	}
 	return &e
 }

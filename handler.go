@@ -53,26 +53,36 @@ func (c *Conn) Request() *http.Request { return c.r }
 // Handler is Presence.Handler with the settings of the mount.
 func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u, ws, r := m.accept(w, r, nil)
+		u, owned, r := m.prepare(w, r)
 		if u == nil {
 			return
 		}
+		if owned {
+			defer u.finish()
+			w = u
+		}
 		s := u.s
+		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+			Subprotocols: m.set.Subprotocols, InsecureSkipVerify: true, // the origin was checked
+		})
+		if err != nil {
+			s.p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
+			return
+		}
+		ws.SetReadLimit(m.set.ReadLimit)
 		if !s.p.begin() {
 			s.end(s.p.shutdownEnd())
 			return
 		}
 		defer s.p.running.Done()
-		defer ws.CloseNow()
-		panicked := true
 		defer func() {
-			if panicked {
+			if !u.returned { // a panic
 				s.end(End{Cause: CauseAppError, Code: codeAppError})
 			}
-			u.stop()
+			ws.CloseNow()
 		}()
-		err := serve(r.Context(), &Conn{Conn: ws, Session: s, r: r})
-		panicked = false
+		err = serve(r.Context(), &Conn{Conn: ws, Session: s, r: r})
+		u.returned = true
 		s.returned("serve", err)
 	})
 }

@@ -103,10 +103,15 @@ func (o *owner) Look(now wheel.Time) wheel.Time {
 		s.p.slow.Go(func() {
 			next := s.look(s.p.wheel.Exact())
 			s.looking.Store(false)
+			if s.again.Swap(false) {
+				next = min(next, 1) // somebody hastened a look meanwhile
+			}
 			if next != 0 {
 				s.hasten(next)
 			}
 		})
+	} else {
+		s.again.Store(true)
 	}
 	return now + wheel.Time(time.Minute)
 }
@@ -114,7 +119,7 @@ func (o *owner) Look(now wheel.Time) wheel.Time {
 // calm says that a look will neither read nor write.
 func (s *Session) calm(now wheel.Time) bool {
 	r := &s.set.rhythm
-	return now-s.lastByte() < s.pulse.interval && s.proveBy.Load() == 0 && !s.conn.Due() &&
+	return now-s.arrived() < s.pulse.interval && s.proveBy.Load() == 0 && !s.conn.Due() &&
 		(r.idle == 0 || now-s.conn.LastMessage() < wheel.Time(r.idle)) &&
 		(!s.conn.Watches() || now-s.conn.LastSent() < wheel.Time(r.interval))
 }
@@ -161,7 +166,7 @@ func (s *Session) lookAtClock(now wheel.Time) wheel.Time {
 	if idle := wheel.Time(s.set.rhythm.idle); idle > 0 {
 		at := s.conn.LastMessage() + idle
 		if now >= at {
-			s.conn.Peek() // the message may be waiting while the app is busy
+			s.peek() // the message may be waiting while the app is busy
 			at = s.conn.LastMessage() + idle
 		}
 		if now >= at {
@@ -187,11 +192,11 @@ func (s *Session) lookAtLife(now wheel.Time) wheel.Time {
 	if b.interval == 0 {
 		b.wait(r)
 	}
-	v := vitals{now: now, last: s.lastByte()}
+	v := vitals{now: now, last: s.arrived()}
 	view := link.Reading
 	if v.now-v.last >= b.interval && s.conn != nil {
-		view = s.conn.Peek()
-		v.last = s.lastByte()
+		view = s.peek()
+		v.last = s.arrived()
 	}
 	if s.ended.Load() != nil {
 		return 0

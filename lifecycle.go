@@ -141,7 +141,10 @@ func (s *Session) decided(r store.Result) {
 			s.meta = nil
 		}
 		s.mu.Unlock()
-	case store.Full, store.Outdated, store.Stale:
+	case store.Outdated:
+		s.unlist()
+		s.end(End{Cause: CauseReplaced, Code: codeReplaced, Text: "replaced"})
+	case store.Full, store.Stale:
 		s.unlist()
 		s.end(End{Cause: CauseLimit, Code: codeLimit, Text: "too many sessions"})
 	}

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/coder/websocket"
 )
 
 // Route holds the settings of one mount; zero fields are those of Options.
@@ -213,64 +211,39 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	http.Error(w, text, code)
 }
 
-// accept does what Handler and Callback have in common up to the 101: every
-// check, then prepare, then the upgrade. It returns nil when the request has
-// been answered.
-func (m *Mount) accept(w http.ResponseWriter, r *http.Request, prepare func(*http.Request, *Session) error) (*upgrade, *websocket.Conn, *http.Request) {
+// prepare does what Handler and Callback have in common before the upgrade:
+// every check, and who it is. It returns nil when the request has been
+// answered. An upgrade that is owned was begun here, and is to be finished.
+func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, owned bool, ur *http.Request) {
 	p := m.p
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
-		return nil, nil, nil
+		return nil, false, nil
 	}
 	switch {
 	case !isUpgrade(r):
 		m.answerPlain(w, r)
-		return nil, nil, nil
+		return nil, false, nil
 	case !p.canHijack(w):
 		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
-		return nil, nil, nil
+		return nil, false, nil
 	case !p.originAllowed(r, m.set.OriginPatterns):
 		http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
-		return nil, nil, nil
+		return nil, false, nil
 	}
-	u, owned := upgradeOf(r), false
-	if u != nil && u.p == p {
+	if u := upgradeOf(r); u != nil && u.p == p {
 		if err := m.decide(u, r); err != nil {
 			p.refuse(w, r, err)
-			return nil, nil, nil
+			return nil, false, nil
 		}
-		r = u.request(r) // a Timeout in between is for handlers
-	} else {
-		var ok bool
-		if u, ok = m.begin(w, r, m.set.rich, func() { http.NotFound(w, r) }); !ok {
-			return nil, nil, nil
-		}
-		owned = true
-		r, w = u.request(r), u
+		return u, false, u.request(r) // a Timeout in between is for handlers
 	}
-	done := false
-	defer func() {
-		if !done && owned {
-			u.finish()
-		}
-	}()
-	if prepare != nil {
-		if err := prepare(r, u.s); err != nil {
-			p.refuse(w, r, err)
-			return nil, nil, nil
-		}
+	u, ok := m.begin(w, r, m.set.rich, func() { http.NotFound(w, r) })
+	if !ok {
+		return nil, false, nil
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols: m.set.Subprotocols, InsecureSkipVerify: true, // the origin was checked above
-	})
-	if err != nil {
-		p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
-		return nil, nil, nil
-	}
-	ws.SetReadLimit(m.set.ReadLimit)
-	done = true
-	return u, ws, r
+	return u, true, u.request(r)
 }
 
 // answerPlain tells a request that is no upgrade what one would have got.

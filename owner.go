@@ -1,6 +1,8 @@
 package presence
 
 import (
+	"time"
+
 	"github.com/a4cafe1a/presence/internal/link"
 	"github.com/a4cafe1a/presence/internal/wheel"
 	"github.com/a4cafe1a/presence/store"
@@ -106,4 +108,31 @@ func (s *Session) setAway(away bool) {
 	if listed {
 		s.p.member.Do(store.Op{Kind: store.OpAway, User: s.user, Session: s.ID(), Away: away}, nil)
 	}
+}
+
+// grain is how exactly the kernel knows when bytes arrived.
+const grain = 10 * time.Millisecond
+
+// arrived is lastByte for the looks: when the last byte came, not when it was
+// read.
+func (s *Session) arrived() wheel.Time {
+	if s.conn == nil {
+		return s.lastByte()
+	}
+	return s.conn.Arrived(wheel.Time(2*s.p.tick + grain))
+}
+
+// peek reads what has arrived while the app is not reading, and wakes whoever
+// is to process it.
+func (s *Session) peek() link.View {
+	view := s.conn.Peek()
+	if view == link.Found || view == link.Full {
+		s.mu.Lock()
+		peer := s.peer
+		s.mu.Unlock()
+		if peer != nil {
+			peer.wake()
+		}
+	}
+	return view
 }

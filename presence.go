@@ -13,6 +13,7 @@ import (
 	"github.com/a4cafe1a/presence/internal/link"
 	"github.com/a4cafe1a/presence/internal/mirror"
 	"github.com/a4cafe1a/presence/internal/node"
+	"github.com/a4cafe1a/presence/internal/park"
 	"github.com/a4cafe1a/presence/internal/wheel"
 	"github.com/a4cafe1a/presence/internal/work"
 	"github.com/a4cafe1a/presence/store"
@@ -35,6 +36,9 @@ type Presence struct {
 	member   *node.Node // of the cluster
 	mirrors  *mirror.Hub
 	mounts   settings // of the methods of Presence itself
+
+	lot     atomic.Pointer[park.Lot] // of quiet Callback connections, once there was one
+	lotOnce sync.Once
 
 	slow  work.Pool // what may block for a moment
 	hooks work.Pool // OnDisconnect
@@ -97,6 +101,13 @@ func (o *Options) tick() time.Duration {
 		}
 	}
 	return max(tick, time.Millisecond)
+}
+
+// parking is made when the first Callback connection comes; nil where the
+// system has none.
+func (p *Presence) parking() *park.Lot {
+	p.lotOnce.Do(func() { p.lot.Store(park.New(runtime.GOMAXPROCS(0))) })
+	return p.lot.Load()
 }
 
 // rhythm is what the options say about one kind of session.

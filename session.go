@@ -41,10 +41,12 @@ type Session struct {
 	proveAck atomic.Uint64 // what the client had acknowledged then
 	live     atomic.Bool
 	looking  atomic.Bool
+	again    atomic.Bool // a look was due while one was running
 	released atomic.Bool
 	entered  atomic.Bool
 
 	pulse pulse // of the scheduler
+	peer  *Peer // of a Callback; guarded by mu
 
 	mu       sync.Mutex
 	topics   []string // sorted, without ""

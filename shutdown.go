@@ -67,6 +67,10 @@ func (p *Presence) shutdown(ctx context.Context) error {
 		err = fmt.Errorf("presence: shutdown: %w", e)
 	}
 	p.wheel.Stop()
+	p.lotOnce.Do(func() {})
+	if lot := p.lot.Load(); lot != nil {
+		lot.Close()
+	}
 	p.slow.Wait()
 	if p.own {
 		_ = p.store.Close()

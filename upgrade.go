@@ -106,8 +106,36 @@ func (u *upgrade) WriteHeader(code int) {
 	if u.header != nil {
 		return
 	}
+	if e := u.s.ended.Load(); e != nil && code == http.StatusSwitchingProtocols {
+		u.refuse(e)
+		return
+	}
 	u.switched = u.switched || code == http.StatusSwitchingProtocols
 	u.w.WriteHeader(code)
+	if u.switched {
+		// Some frameworks keep the status until the first byte, which a
+		// hijacked connection never writes.
+		if w, ok := u.w.(interface{ WriteHeaderNow() }); ok {
+			w.WriteHeaderNow()
+		}
+	}
+}
+
+// refuse answers instead of a 101, because the app has ended the session while
+// it was pending. What the library writes after that is nobody's business.
+func (u *upgrade) refuse(e *End) {
+	code := http.StatusForbidden
+	if e.Cause == CauseShutdown {
+		code = http.StatusServiceUnavailable
+	}
+	h := u.w.Header()
+	for name := range h {
+		if name == "Upgrade" || name == "Connection" || strings.HasPrefix(name, "Sec-Websocket-") {
+			delete(h, name)
+		}
+	}
+	http.Error(u.w, http.StatusText(code), code)
+	u.header = http.Header{}
 }
 
 // Write is as http.ResponseWriter says.

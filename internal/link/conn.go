@@ -99,6 +99,8 @@ type Conn struct {
 	goneOnce atomic.Bool
 
 	last     atomic.Int64 // wheel.Time of the last byte received
+	vouched  atomic.Int64 // when it began, or the app last saw life itself
+	dated    int64        // value of last that the kernel was asked about
 	lastData atomic.Int64 // of the last message of the client's own
 	lastOut  atomic.Int64 // of the last message to the client
 
@@ -185,6 +187,7 @@ func newConn(nc net.Conn, cfg *Config, owner Owner) *Conn {
 func (c *Conn) Begin() {
 	now := int64(c.cfg.Clock.Exact())
 	c.last.Store(now)
+	c.vouched.Store(now)
 	c.lastData.Store(now)
 	c.lastOut.Store(now)
 }
@@ -234,7 +237,11 @@ func (c *Conn) Watches() bool {
 }
 
 // Touch counts as a sign of life that the app saw.
-func (c *Conn) Touch() { c.heard() }
+func (c *Conn) Touch() {
+	now := int64(c.cfg.Clock.Now())
+	c.vouched.Store(now)
+	c.last.Store(now)
+}
 
 func (c *Conn) heard() {
 	now := int64(c.cfg.Clock.Now())
@@ -251,6 +258,26 @@ func (c *Conn) HeardAt(at wheel.Time) {
 			return
 		}
 	}
+}
+
+// Arrived is when the last byte arrived, as the kernel knows it, to within
+// grain: an app that reads late makes old bytes look new. For the looks, not
+// concurrently with itself.
+func (c *Conn) Arrived(grain wheel.Time) wheel.Time {
+	last := c.last.Load()
+	if last == c.dated || last == c.vouched.Load() {
+		return wheel.Time(last)
+	}
+	c.dated = last
+	if ago, ok := c.SinceReceived(); ok {
+		at := max(int64(c.cfg.Clock.Exact())-int64(ago), c.vouched.Load())
+		if at+int64(grain) < last {
+			c.dated = at
+			c.last.CompareAndSwap(last, at)
+			return wheel.Time(at)
+		}
+	}
+	return wheel.Time(last)
 }
 
 // Rouse asks for one call of Owner.Roused at the client's next message.

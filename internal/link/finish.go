@@ -13,7 +13,7 @@ type Farewell struct {
 	Reset  bool          // at once, and what is unsent is dropped
 	Code   int           // of the close frame; 0: none is sent
 	Reason string        // at most 123 bytes
-	Linger time.Duration // how long what still arrives is discarded
+	Linger time.Duration // how long all of it may take; meanwhile what arrives is discarded
 }
 
 // Finish ends the connection. It returns at once: from here the library's
@@ -39,21 +39,27 @@ func (c *Conn) Finish(err error, f Farewell) {
 		c.shut()
 		return
 	}
-	c.seize(time.Now().Add(max(f.Linger, time.Millisecond)))
-	go c.goodbye(f)
+	until := time.Now().Add(max(f.Linger, time.Millisecond))
+	c.seize(until)
+	go c.goodbye(f, until)
 }
 
-func (c *Conn) goodbye(f Farewell) {
+func (c *Conn) goodbye(f Farewell, until time.Time) {
 	defer c.shut()
+	// Deadlines do not suffice: TLS gives its alert five seconds of its own.
+	defer time.AfterFunc(time.Until(until), c.shut).Stop()
 	if c.writeClose(f) {
 		return
 	}
-	c.rmu.Lock() // the library's Read has failed by now
-	defer c.rmu.Unlock()
-	if c.rerr != nil || f.Linger <= 0 {
+	// The library's Read has failed by now. The next one fails at once and
+	// must not wait for the lock: from here nobody else reads.
+	c.rmu.Lock()
+	failed := c.rerr != nil
+	c.rmu.Unlock()
+	if failed || f.Linger <= 0 {
 		return
 	}
-	if c.nc.SetReadDeadline(time.Now().Add(f.Linger)) != nil {
+	if c.nc.SetReadDeadline(until) != nil {
 		return
 	}
 	pooled := buffers.Get().(*[]byte)

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/a4cafe1a/presence/internal/frame"
 )
@@ -257,78 +256,4 @@ func (c *Conn) reply(msg []byte) {
 	}
 	c.qmu.Unlock()
 	c.due.Or(dueReplies)
-}
-
-// View is what a look found.
-type View int
-
-const (
-	// Reading: the app is waiting for bytes itself.
-	Reading View = iota
-	// Quiet: there was nothing to read.
-	Quiet
-	// Found: bytes were read and kept for the library.
-	Found
-	// Full: no more is kept until the app reads.
-	Full
-)
-
-// Peek reads what has arrived when the app is not reading, without blocking
-// where the kernel can be asked, and for at most a few milliseconds elsewhere.
-// Not concurrently with itself.
-func (c *Conn) Peek() View {
-	if c.over.Load() != nil || !c.rmu.TryLock() {
-		return Reading
-	}
-	defer c.rmu.Unlock()
-	if c.stage.Load() == handshake || c.rerr != nil {
-		return Quiet
-	}
-	room := keepMax - c.keptLen() - len(c.held)
-	if room <= 0 {
-		return Full
-	}
-	pooled := buffers.Get().(*[]byte)
-	defer buffers.Put(pooled)
-	buf := *pooled
-	k := copy(buf, c.held)
-	n, err := c.readNow(buf[k : k+room])
-	if n > 0 {
-		c.heard()
-		if c.stage.Load() == frames {
-			c.keep(buf[:c.scan(buf[:k+n])])
-		} else {
-			c.message()
-			c.keep(buf[:n])
-		}
-	}
-	if err != nil {
-		c.rerr = err
-		c.owner.Lost(err)
-	}
-	if n > 0 {
-		return Found
-	}
-	return Quiet
-}
-
-// readNow reads what is there: (0, nil) when there is nothing.
-func (c *Conn) readNow(p []byte) (int, error) {
-	if c.direct {
-		return again(c.sock.Read(p))
-	}
-	wait := time.Millisecond
-	if c.sock != nil {
-		if n, ok := c.sock.Pending(); ok && n == 0 {
-			return 0, nil
-		}
-		wait = 10 * time.Millisecond
-	}
-	c.takeRead(time.Now().Add(wait))
-	n, err := c.nc.Read(p)
-	c.giveRead()
-	if err != nil && timeout(err) {
-		err = nil
-	}
-	return n, err
 }

@@ -1,12 +1,10 @@
 package link
 
 import (
-	"errors"
 	"net"
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/frame"
-	"github.com/a4cafe1a/presence/internal/sock"
 	"github.com/a4cafe1a/presence/internal/wheel"
 )
 
@@ -15,6 +13,9 @@ import (
 func (c *Conn) Write(p []byte) (int, error) {
 	c.wmu.Lock()
 	n, upgraded, err := c.write(p)
+	if err == nil && !upgraded && !c.direct && c.due.Load() != 0 {
+		c.sendDue() // a task would come too late when the library goes on writing
+	}
 	c.wmu.Unlock()
 	if upgraded && err == nil {
 		if err := c.owner.Upgraded(); err != nil {
@@ -321,9 +322,6 @@ func (c *Conn) beaten(done uint32, message bool, target uint64) {
 	}
 }
 
-// roomTLS is how much may be unacknowledged for a write to be sure not to block.
-const roomTLS = 2 << 10
-
 // put sends b without blocking, or for a moment where the kernel cannot be
 // used. It says how much went out and whether more may follow.
 func (c *Conn) put(b []byte) (n int, ok bool) {
@@ -333,7 +331,7 @@ func (c *Conn) put(b []byte) (n int, ok bool) {
 	} else {
 		if c.sock != nil {
 			// A TLS write that times out ruins the session.
-			if queued, known := c.sock.Unacked(); known && queued > roomTLS {
+			if room, known := c.sock.Room(); known && room == 0 {
 				return 0, false
 			}
 		}
@@ -349,14 +347,6 @@ func (c *Conn) put(b []byte) (n int, ok bool) {
 		}
 	}
 	return n, err == nil && n == len(b)
-}
-
-// again makes "nothing now" an ordinary answer.
-func again(n int, err error) (int, error) {
-	if errors.Is(err, sock.ErrAgain) {
-		err = nil
-	}
-	return n, err
 }
 
 // Ahead says whether data that was written before the heartbeat, or keeps a

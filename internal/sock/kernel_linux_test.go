@@ -130,6 +130,28 @@ func fill(t testing.TB, s, c *sock.Sock, size int) {
 	})
 }
 
+func TestRoom(t *testing.T) {
+	server, client := pair(t)
+	s := sock.Of(server)
+	room := func() int {
+		n, ok := s.Room()
+		require.True(t, ok)
+		return n
+	}
+	require.Positive(t, room())
+	fill(t, s, sock.Of(client), 100_000)
+	require.Zero(t, room())
+	for range 1000 { // whenever there is room, a little goes out at once
+		if _, err := io.ReadFull(client, make([]byte, 10_000)); room() > 0 {
+			require.NoError(t, err)
+			_, err = s.Write(make([]byte, 1000))
+			require.NoError(t, err)
+			return
+		}
+	}
+	require.Fail(t, "there should be room again")
+}
+
 func TestReceiveFull(t *testing.T) {
 	for _, buffer := range []int{0, 1, 4096, 65536} {
 		for _, size := range []int{6, 100, 1400, 100_000} {

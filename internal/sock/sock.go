@@ -100,6 +100,28 @@ func (s *Sock) Pending() (bytes int, ok bool) {
 	return int(n), ok
 }
 
+// HungUp reports whether the peer has shut its side, or the connection is
+// broken. Bytes that arrived before may still wait to be read.
+func (s *Sock) HungUp() bool {
+	n, ok := s.ask(opHungUp)
+	return ok && n != 0
+}
+
+// Raw is for a poller. It is nil when there is no socket.
+func (s *Sock) Raw() syscall.RawConn {
+	if s == nil {
+		return nil
+	}
+	return s.raw
+}
+
+// Room returns how much of the send buffer is free. A small write does not block
+// while any is: the kernel lets the last one exceed the limit.
+func (s *Sock) Room() (bytes int, ok bool) {
+	n, ok := s.askTCP(opRoom)
+	return int(n), ok
+}
+
 // Unacked returns how many bytes were written and are not yet acknowledged by
 // the peer's kernel, sent or not. On a Unix socket it counts the memory of what
 // the peer has not read.
@@ -153,11 +175,13 @@ const (
 	opRead op = iota
 	opWrite
 	opPending
+	opRoom
 	opUnacked
 	opAcked
 	opSinceReceived
 	opReceiveFull
 	opReset
+	opHungUp
 	opIsTCP
 )
 

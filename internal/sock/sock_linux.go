@@ -16,6 +16,7 @@ const supported = true
 type scratch struct {
 	info unix.TCPInfo
 	mem  [unix.SK_MEMINFO_VARS]uint32
+	poll [1]unix.PollFd
 }
 
 func (c *call) run(fd uintptr) {
@@ -26,6 +27,10 @@ func (c *call) run(fd uintptr) {
 		c.write(fd)
 	case opPending:
 		c.ioctl(fd, unix.SIOCINQ)
+	case opRoom:
+		if c.memory(fd, unix.SK_MEMINFO_WMEM_QUEUED) {
+			c.n = max(0, int64(c.mem[unix.SK_MEMINFO_SNDBUF])-int64(c.mem[unix.SK_MEMINFO_WMEM_QUEUED]))
+		}
 	case opUnacked:
 		c.ioctl(fd, unix.SIOCOUTQ)
 	case opAcked:
@@ -40,6 +45,11 @@ func (c *call) run(fd uintptr) {
 		c.receiveFull(fd)
 	case opReset:
 		c.err = unix.SetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	case opHungUp:
+		c.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLRDHUP}
+		if _, c.err = unix.Poll(c.poll[:], 0); c.err == nil {
+			c.n = int64(c.poll[0].Revents)
+		}
 	case opIsTCP:
 		if !isTCP(fd) {
 			c.err = errors.ErrUnsupported
@@ -117,6 +127,16 @@ func (c *call) tcpInfo(fd, need uintptr) bool {
 	return err == nil
 }
 
+// memory asks for SO_MEMINFO and reports whether the kernel filled the field.
+func (c *call) memory(fd, field uintptr) bool {
+	size, err := getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&c.mem), unsafe.Sizeof(c.mem))
+	if err == nil && size < unsafe.Sizeof(c.mem[0])*(field+1) {
+		err = errors.ErrUnsupported
+	}
+	c.err = err
+	return err == nil
+}
+
 func (c *call) receiveFull(fd uintptr) {
 	// An older kernel leaves the field alone, and the pool may hand out what
 	// the last call found.
@@ -124,12 +144,7 @@ func (c *call) receiveFull(fd uintptr) {
 	if !c.tcpInfo(fd, 1) {
 		return
 	}
-	size, err := getsockopt(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&c.mem), unsafe.Sizeof(c.mem))
-	if err == nil && size < unsafe.Sizeof(c.mem[0])*(unix.SK_MEMINFO_RCVBUF+1) {
-		err = errors.ErrUnsupported
-	}
-	if err != nil {
-		c.err = err
+	if !c.memory(fd, unix.SK_MEMINFO_RCVBUF) {
 		return
 	}
 	if !receiveFull(c.mem[unix.SK_MEMINFO_RMEM_ALLOC], c.mem[unix.SK_MEMINFO_RCVBUF], c.info.Rcv_wnd) {

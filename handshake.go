@@ -1,0 +1,57 @@
+package presence
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"net/http"
+	"strings"
+)
+
+// upgrade answers a handshake (RFC 6455 section 4.2) of Callback, without a
+// library's connection, which a quiet session has no use for. It says whether
+// the session is live. w leads to the upgrade.
+func (m *Mount) upgrade(w http.ResponseWriter, r *http.Request) bool {
+	if r.Header.Get("Sec-WebSocket-Version") != "13" {
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		http.Error(w, "Bad Request: only WebSocket version 13 is spoken here", http.StatusBadRequest)
+		return false
+	}
+	keys := r.Header.Values("Sec-WebSocket-Key")
+	if len(keys) != 1 || !validKey(strings.TrimSpace(keys[0])) {
+		http.Error(w, "Bad Request: Sec-WebSocket-Key must be 16 bytes in base64, once", http.StatusBadRequest)
+		return false
+	}
+	h := w.Header()
+	h.Set("Upgrade", "websocket")
+	h.Set("Connection", "Upgrade")
+	h.Set("Sec-WebSocket-Accept", acceptKey(strings.TrimSpace(keys[0])))
+	if p := chooseSubprotocol(m.set.Subprotocols, r.Header.Values("Sec-WebSocket-Protocol")); p != "" {
+		h.Set("Sec-WebSocket-Protocol", p)
+	}
+	w.WriteHeader(http.StatusSwitchingProtocols)
+	if _, _, err := http.NewResponseController(w).Hijack(); err != nil {
+		m.p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
+		return false
+	}
+	return true
+}
+
+func validKey(key string) bool {
+	b, err := base64.StdEncoding.DecodeString(key)
+	return err == nil && len(b) == 16
+}
+
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11")) // RFC 6455 section 1.3
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// chooseSubprotocol takes the first of ours that the client offers.
+func chooseSubprotocol(ours, offers []string) string {
+	for _, want := range ours {
+		if want != "" && hasToken(offers, want) {
+			return want
+		}
+	}
+	return ""
+}

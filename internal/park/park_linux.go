@@ -1,0 +1,155 @@
+package park
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lot is a set of parked sockets. All methods may be called concurrently.
+type Lot struct {
+	shards []*shard
+	robin  atomic.Uint32
+	ended  sync.WaitGroup
+}
+
+// shard is one epoll instance. It is itself watched by Go's own poller, so its
+// goroutine waits without a thread.
+type shard struct {
+	fd   int
+	file *os.File
+	raw  syscall.RawConn
+
+	mu    sync.Mutex
+	slots []slot
+	free  []uint32
+}
+
+type slot struct {
+	it  Sleeper
+	gen uint32
+}
+
+// New makes a Lot with that many goroutines. It returns nil when the system
+// does not give one.
+func New(goroutines int) *Lot {
+	l := &Lot{}
+	for range max(1, goroutines) {
+		s, err := newShard()
+		if err != nil {
+			l.Close()
+			return nil
+		}
+		l.shards = append(l.shards, s)
+		l.ended.Go(s.run)
+	}
+	return l
+}
+
+func newShard() (*shard, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	s := &shard{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}
+	if s.raw, err = s.file.SyscallConn(); err != nil {
+		s.file.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Add watches a socket until it is closed. Readable is called soon if there is
+// something already. ok is false when the system refuses; then nothing is
+// watched.
+func (l *Lot) Add(raw syscall.RawConn, it Sleeper) (r Ref, ok bool) {
+	n := l.robin.Add(1) % uint32(len(l.shards))
+	s := l.shards[n]
+	s.mu.Lock()
+	var index uint32
+	if k := len(s.free); k > 0 {
+		index = s.free[k-1]
+		s.free = s.free[:k-1]
+	} else {
+		index = uint32(len(s.slots))
+		s.slots = append(s.slots, slot{})
+	}
+	s.slots[index].it = it
+	s.slots[index].gen++
+	gen := s.slots[index].gen
+	s.mu.Unlock()
+	r = Ref{gen: gen, index: index, shard: n}
+	// The event names the slot and its generation, never a bare descriptor:
+	// those are used again at once.
+	ev := unix.EpollEvent{
+		Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff,
+		Fd:     int32(index), Pad: int32(gen),
+	}
+	var err error
+	if e := raw.Control(func(fd uintptr) {
+		err = unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, int(fd), &ev)
+	}); e != nil || err != nil {
+		l.Remove(r)
+		return Ref{}, false
+	}
+	return r, true
+}
+
+// Remove forgets a socket. Readable may be running, and is not called again.
+// The kernel forgets the socket when it is closed.
+func (l *Lot) Remove(r Ref) {
+	if r.gen == 0 {
+		return
+	}
+	s := l.shards[r.shard]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sl := &s.slots[r.index]; sl.gen == r.gen && sl.it != nil {
+		sl.it = nil
+		s.free = append(s.free, r.index)
+	}
+}
+
+// Close ends the goroutines and returns when they have ended.
+func (l *Lot) Close() {
+	for _, s := range l.shards {
+		_ = s.file.Close()
+	}
+	l.ended.Wait()
+}
+
+func (s *shard) run() {
+	events := make([]unix.EpollEvent, 128)
+	for {
+		var n int
+		var err error
+		closed := s.raw.Read(func(fd uintptr) bool {
+			n, err = unix.EpollWait(int(fd), events, 0)
+			return n != 0 || err != nil && err != unix.EINTR
+		})
+		if closed != nil || err != nil && err != unix.EINTR {
+			return
+		}
+		for i := range max(0, n) {
+			if it := s.at(uint32(events[i].Fd), uint32(events[i].Pad)); it != nil {
+				it.Readable()
+			}
+		}
+	}
+}
+
+func (s *shard) at(index, gen uint32) Sleeper {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sl := &s.slots[index]; sl.gen == gen {
+		return sl.it
+	}
+	return nil
+}
