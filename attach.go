@@ -37,8 +37,8 @@ func (p *Presence) Attach(ctx context.Context, nc net.Conn, login func(net.Conn)
 	if err == nil {
 		err = p.room(ctx, s.user)
 	}
-	if !stop() && err == nil {
-		err = ctx.Err()
+	if !stop() {
+		err = ctx.Err() // whatever else failed because of it
 	}
 	if err != nil {
 		if e := s.ended.Load(); e != nil && ctx.Err() == nil {
@@ -132,6 +132,7 @@ func (p *Presence) Open(ctx context.Context, id Identity) (*Session, error) {
 	if err := s.open(); err != nil {
 		return nil, err
 	}
-	context.AfterFunc(ctx, func() { s.end(End{Cause: CauseAppClosed}) })
+	stop := context.AfterFunc(ctx, func() { s.end(End{Cause: CauseAppClosed}) })
+	context.AfterFunc(s.Context(), func() { stop() }) // ctx may live much longer
 	return s, nil
 }
