@@ -143,8 +143,8 @@ func FuzzDecoder(f *testing.F) {
 			err = d.Feed(bytes.Clone(rest[:n]), 64, got)
 			rest = rest[n:]
 		}
-		if wantErr != message.ErrText && err == message.ErrText {
-			// Noticed early, in a message that never ends.
+		if err == message.ErrText {
+			// Noticed early, maybe in a message that never ends.
 			require.Equal(t, len(got.calls), min(len(got.calls), len(want.calls)))
 			for i, c := range got.calls {
 				require.Equal(t, want.calls[i], c)
