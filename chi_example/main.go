@@ -19,6 +19,7 @@ import (
 type config struct {
 	addr                     string
 	interval, timeout, grace time.Duration
+	away                     time.Duration
 }
 
 func main() {
@@ -27,6 +28,7 @@ func main() {
 	flag.DurationVar(&c.interval, "interval", 25*time.Second, "heartbeat after so long without a byte")
 	flag.DurationVar(&c.timeout, "timeout", 55*time.Second, "give up after so long without a byte")
 	flag.DurationVar(&c.grace, "grace", 5*time.Second, "keep a user for so long after the last session was lost; 0: not at all")
+	flag.DurationVar(&c.away, "away", 5*time.Minute, "show a user as away after so long without a message")
 	flag.Parse()
 	if err := run(c); err != nil {
 		slog.Error(err.Error())
@@ -43,7 +45,7 @@ func run(c config) error {
 		HeartbeatInterval: c.interval,
 		HeartbeatTimeout:  c.timeout,
 		LeaveGrace:        c.grace,
-		AwayAfter:         5 * time.Minute,
+		AwayAfter:         c.away,
 		Logger:            slog.Default(),
 		OnConnect: func(s *presence.Session) {
 			slog.Info("connected", "user", s.User(), "session", s.ID())
