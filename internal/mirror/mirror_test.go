@@ -72,8 +72,10 @@ func TestOneFeedForAll(t *testing.T) {
 			s.Close()
 		}
 		require.Equal(t, 1, r.at.watches)
+		require.Zero(t, r.at.closes)
 		subs[0].Close()
 		synctest.Wait()
+		require.Equal(t, 1, r.at.closes)
 		r.add("x", "bob")
 		s := r.subscribe("x") // a new mirror, which knows of both
 		require.Equal(t, "snapshot ann bob", r.next1(s))
@@ -194,6 +196,30 @@ func TestReset(t *testing.T) {
 		}, r.rest(s))
 		require.Equal(t, 1, r.at.watches)
 	})
+}
+
+// What changes while the pages are read is in the snapshot, also when the log
+// forgets it meanwhile.
+func TestChangesWhileTheMembersAreRead(t *testing.T) {
+	for _, log := range []int{2, 4096} {
+		t.Run(fmt.Sprint(log), func(t *testing.T) {
+			bubble(t, memstore.Options{Log: log}, mirror.Limits{}, func(t *testing.T, r *rig) {
+				r.add("x", users(0, 20)...)
+				n := 0
+				r.at.between = func() {
+					if n++; n <= 3 {
+						r.remove(store.CauseLost, users(n, n+1)...)
+						r.add("x", users(20*n, 20*n+5)...)
+					}
+				}
+				s := r.subscribe("x")
+				e, err := s.Next(bg)
+				require.NoError(t, err)
+				require.Equal(t, text(r.members("x")), text(e.Members))
+				require.Empty(t, r.rest(s))
+			})
+		})
+	}
 }
 
 // A feed that skipped a part without saying so is treated the same.

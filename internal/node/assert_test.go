@@ -241,6 +241,71 @@ func TestMoreRemovalsThanCanBeRemembered(t *testing.T) {
 	})
 }
 
+// Who ends while all are asked for leaves with its own cause.
+func TestRemovedWhileHeldIsAsked(t *testing.T) {
+	bubble(t, memstore.Options{}, func(t *testing.T, at *trouble) {
+		r := start(t, at, setup{name: "a"})
+		defer r.close()
+		r.add("u", "s")
+		r.add("v", "t")
+		r.flush()
+		e := watch(t, at, "")
+		behind(t, at, store.Op{Kind: store.OpAdd, User: "ghost", Session: "g"})
+		r.mu.Lock()
+		r.asked = func() { r.remove("u", "s", 0, store.CauseKicked, nil) }
+		r.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		require.Equal(t, []string{"joined ghost ", "left u kicked", "left ghost lost"}, e.news())
+	})
+}
+
+// An order that went to the lease that is being left is carried out.
+func TestOrderToAFormerLease(t *testing.T) {
+	bubble(t, memstore.Options{}, func(t *testing.T, at *trouble) {
+		r := start(t, at, setup{name: "a"})
+		defer r.close()
+		r.add("u", "s")
+		r.add("v", "t")
+		r.flush()
+		behind(t, at, store.Op{Kind: store.OpAdd, User: "ghost", Session: "g"})
+		var once sync.Once
+		at.mu.Lock()
+		at.before = func(string, []store.Op) {
+			once.Do(func() { // the session is about to move
+				told, err := at.Disconnect(context.Background(), "u", "", 4403, "")
+				require.NoError(t, err)
+				require.Equal(t, 1, told)
+			})
+		}
+		at.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		require.Len(t, r.ordered(), 1)
+		require.Empty(t, online(t, at, "u"))
+		require.Equal(t, []string{"t"}, online(t, at, "v"))
+	})
+}
+
+// A hold ends as soon as the last node has asserted.
+func TestHoldEndsWithTheAssertion(t *testing.T) {
+	bubble(t, memstore.Options{}, func(t *testing.T, at *trouble) {
+		r := start(t, at, setup{name: "a"})
+		defer r.close()
+		r.add("u", "s")
+		r.add("v", "t")
+		r.flush()
+		at.set(away)
+		time.Sleep(7 * time.Second)
+		at.set(well)
+		behind(t, at, store.Op{Kind: store.OpRemove, User: "u", Session: "s"}) // the hold begins
+		_, err := at.Count(context.Background(), "")
+		require.ErrorIs(t, err, store.ErrUnknown)
+		time.Sleep(1500 * time.Millisecond)
+		c, err := at.Count(context.Background(), "")
+		require.NoError(t, err)
+		require.Equal(t, 2, c.Users)
+	})
+}
+
 // While many sessions are asserted nobody is seen to be gone, newcomers need
 // not wait for the end, and what changes meanwhile is not overwritten.
 func TestLongAssertion(t *testing.T) {
@@ -287,6 +352,14 @@ func TestLongAssertion(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		r.flush()
 		require.InDelta(t, 60, took, 10)
+		partly := 0
+		for _, sum := range at.sums {
+			if sum.Sessions > 1 && sum.Sessions < n-10 {
+				require.False(t, sum.Complete)
+				partly++
+			}
+		}
+		require.Greater(t, partly, 3)
 		require.Equal(t, string(r.live["s8998"].Meta), string(lookup(t, at, "u8998").Sessions[0].Meta))
 		require.Empty(t, online(t, at, "u8997"))
 		require.Empty(t, online(t, at, "u8996"))

@@ -69,6 +69,7 @@ func TestIdleCostsRenewalsOnly(t *testing.T) {
 		}
 		r.flush()
 		commits, renewals := at.count("commit"), at.count("renew")
+		require.Equal(t, 1, renewals) // at once: is there a hold, is there work
 		time.Sleep(5 * time.Minute)
 		require.Equal(t, commits, at.count("commit"))
 		require.InDelta(t, 90, at.count("renew")-renewals, 1) // 300 s, every third of 10 s
@@ -106,6 +107,8 @@ func TestMetadataAtMostFourTimesASecond(t *testing.T) {
 		r.remove("u", "s", 0, store.CauseLost, nil)
 		r.flush()
 		require.Equal(t, []store.Status{store.Missing}, status)
+		time.Sleep(time.Second)
+		require.NotContains(t, say(at.sent()), "meta u/s 101")
 		require.Equal(t, store.Offline, lookup(t, at, "u").State)
 	})
 }
@@ -135,6 +138,7 @@ func TestFolding(t *testing.T) {
 		{"into the add", []do{add("u", "n", "a"), op(join, "u", "n", "b"), op(leave, "u", "n", "a"), meta("u", "n", "1")}, []string{"add u/n #b 1"}},
 		{"add and remove", []do{add("u", "n"), op(join, "u", "n", "b"), remove("u", "n")}, nil},
 		{"add and remove, another between", []do{add("u", "n"), add("u", "m"), remove("u", "n")}, []string{"add u/n", "add u/m", "remove u/n"}},
+		{"add again and remove what the store has", []do{add("u", "s"), remove("u", "s")}, []string{"remove u/s"}},
 		{"remove what the store has", []do{meta("u", "s", "1"), op(join, "u", "s", "b"), remove("u", "s")}, []string{"remove u/s"}},
 		{"joined and left", []do{op(join, "u", "s", "a", "b"), op(leave, "u", "s", "a")}, []string{"leave u/s #a", "join u/s #b"}},
 		{"left and joined", []do{op(leave, "u", "s", "a"), op(join, "u", "s", "a", "")}, []string{"join u/s #a"}},
@@ -277,10 +281,11 @@ func TestGraceIsSwept(t *testing.T) {
 		r.add("u", "s")
 		r.flush()
 		e := watch(t, at, "")
-		r.remove("u", "s", 5*time.Second, store.CauseSilent, nil)
+		// Before the next renewal could say that it is due.
+		r.remove("u", "s", time.Second, store.CauseSilent, nil)
 		r.flush()
 		require.Equal(t, []string{"updated u "}, e.news())
-		time.Sleep(4990 * time.Millisecond)
+		time.Sleep(990 * time.Millisecond)
 		require.Empty(t, e.news())
 		time.Sleep(20 * time.Millisecond)
 		require.Equal(t, []string{"left u silent"}, e.news())
@@ -317,6 +322,9 @@ func TestOrdersAreCarriedOutOnce(t *testing.T) {
 		r.add("u", "s")
 		r.add("u", "t")
 		r.flush()
+		at.mu.Lock()
+		at.repeat = true
+		at.mu.Unlock()
 		at.whenCalled(func(call string) mode {
 			if call == "renew" && at.calls[call]%2 == 0 {
 				return deaf // every second answer is lost
@@ -400,6 +408,7 @@ func TestReplacedInDoubt(t *testing.T) {
 		require.Empty(t, online(t, at, "u"))
 		require.Equal(t, store.Offline, lookup(t, at, "u").State)
 		require.Empty(t, a.held(0))
+		require.Zero(t, a.n.Stats().Reasserts) // what is in doubt explains the difference
 	})
 }
 

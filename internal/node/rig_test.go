@@ -36,6 +36,7 @@ type rig struct {
 	since  map[string]time.Time
 	orders []store.Order
 	added  []string
+	asked  func() // when the node asks for all sessions
 }
 
 type setup struct {
@@ -59,6 +60,12 @@ func start(t tb, at *trouble, o setup) *rig {
 }
 
 func (r *rig) held(int) (ops []store.Op) {
+	r.mu.Lock()
+	asked := r.asked
+	r.mu.Unlock()
+	if asked != nil {
+		asked()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, op := range r.live {

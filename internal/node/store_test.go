@@ -23,6 +23,9 @@ type trouble struct {
 	ends    []ended
 	lease   store.Lease // the newest
 	before  func(call string, ops []store.Op)
+	repeat  bool            // orders come again although they are acknowledged
+	mail    []store.Order   // that was returned
+	sums    []store.Summary // of renewals
 }
 
 type ended struct {
@@ -137,6 +140,13 @@ func (t *trouble) Register(ctx context.Context, shard int, n store.Node) (l stor
 
 func (t *trouble) Renew(ctx context.Context, l store.Lease, sum store.Summary) (o store.Orders, err error) {
 	err = t.do(ctx, "renew", l, func(s *memstore.Store) (err error) { o, err = s.Renew(ctx, l, sum); return })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sums = append(t.sums, sum)
+	if t.repeat {
+		t.mail = append(t.mail, o.Mail...)
+		o.Mail = append([]store.Order(nil), t.mail...)
+	}
 	return o, err
 }
 
