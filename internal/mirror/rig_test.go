@@ -185,7 +185,7 @@ func (f *folded) text() []string { return text(slices.Collect(maps.Values(f.memb
 func (r *rig) members(topic string) (all []store.UserRecord) {
 	r.t.Helper()
 	for after, more := "", true; more; {
-		p, err := r.at.Members(bg, topic, after, 0)
+		p, err := r.at.Store.Members(bg, topic, after, 0)
 		require.NoError(r.t, err)
 		all = append(all, p.Members...)
 		after, more = p.Next, p.More

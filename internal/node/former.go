@@ -74,6 +74,7 @@ func (s *shard) renewFormerLease(i int) {
 	begun := time.Now()
 	sum := f.sum
 	sum.Ack = f.ack
+	sum.Complete = s.assert == nil // else a hold waits for this lease too
 	var o store.Orders
 	err := s.call(func(ctx context.Context) (err error) {
 		o, err = s.n.cfg.Store.Renew(ctx, f.lease, sum)
@@ -94,6 +95,7 @@ func (s *shard) forgetFormer(i int) {
 	s.former.leases = append(s.former.leases[:i], s.former.leases[i+1:]...)
 	if len(s.former.leases) == 0 {
 		s.former = former{}
+		s.renewAt = time.Now() // a hold that waited for it may end
 	}
 }
 
