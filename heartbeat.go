@@ -295,6 +295,10 @@ func (s *Session) lookAtRoom(view link.View, now wheel.Time) (next wheel.Time) {
 	if b.fullAt == 0 {
 		b.fullAt = now
 	}
+	if ago, ok := s.conn.SinceReceived(); ok {
+		// It may have had room between two looks.
+		b.fullAt = max(b.fullAt, s.p.wheel.Exact()-wheel.Time(ago))
+	}
 	if now-b.fullAt >= timeout {
 		s.end(End{Cause: CauseStalled, Code: codeAppError})
 		return 0
