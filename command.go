@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 )
@@ -10,7 +11,7 @@ import (
 // closed when it returns. ErrLimit: the reason is not valid. When the store is
 // away, only this node's sessions end, and the error is ErrStoreUnavailable.
 func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (told int, err error) {
-	if err := r.check(); err != nil {
+	if err := cmp.Or(p.closed(), r.check()); err != nil {
 		return 0, fmt.Errorf("disconnect: %w", err)
 	}
 	local := p.registry.byUser(user)
@@ -26,7 +27,7 @@ func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (t
 // DisconnectSession is DisconnectUser for one session, wherever it is. It says
 // whether that session was found.
 func (p *Presence) DisconnectSession(ctx context.Context, user, id string, r Reason) (bool, error) {
-	if err := r.check(); err != nil {
+	if err := cmp.Or(p.closed(), r.check()); err != nil {
 		return false, fmt.Errorf("disconnect: %w", err)
 	}
 	e := r.end()

@@ -12,3 +12,9 @@ func (p *Presence) PlacesTaken() (sessions, verifying int64) {
 
 // StoreOf is the store in use.
 func StoreOf(p *Presence) store.Store { return p.store }
+
+// SessionOf returns a live session by its ID.
+func SessionOf(p *Presence, id string) *Session { return p.registry.byID(parseID(id)) }
+
+// Lose ends a session as if its connection had broken.
+func Lose(s *Session) { s.end(End{Cause: CauseLost}) }

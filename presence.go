@@ -124,7 +124,7 @@ func (p *Presence) admit(s *Session) error {
 	p.gate.RLock()
 	defer p.gate.RUnlock()
 	if p.draining {
-		return RetryAfter(fmt.Errorf("%w: shutting down", ErrUnavailable), max(p.opts.DrainGrace/3, time.Second))
+		return RetryAfter(fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed), max(p.opts.DrainGrace/3, time.Second))
 	}
 	if p.opts.RequireStore && p.member.Away() {
 		return RetryAfter(fmt.Errorf("%w: the store is away", ErrUnavailable), retryFull)

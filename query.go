@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,8 +65,8 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 // they are in state Unknown, and the error is ErrUnknown or
 // ErrStoreUnavailable; the others are right.
 func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error) {
-	if len(users) == 0 {
-		return nil, nil
+	if err := p.closed(); err != nil || len(users) == 0 {
+		return nil, err
 	}
 	records, err := p.store.Lookup(ctx, make([]store.UserRecord, 0, len(users)), users)
 	if err != nil {
@@ -77,15 +78,16 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 			records[i] = store.UserRecord{User: u, AsOf: time.Now()}
 		}
 	}
-	all := make([]Status, len(users))
+	all, unknown := make([]Status, len(users)), false
 	for i := range records {
 		all[i] = p.withLocal(&records[i])
-		if all[i].State == Unknown && err == nil {
-			err = fmt.Errorf("lookup: %w", ErrUnknown)
-		}
-		if all[i].State != Unknown && len(users) == 1 {
-			err = nil
-		}
+		unknown = unknown || all[i].State == Unknown
+	}
+	switch {
+	case !unknown:
+		return all, nil
+	case err == nil:
+		err = fmt.Errorf("lookup: %w", ErrUnknown)
 	}
 	return all, err
 }
@@ -135,6 +137,9 @@ func statusOf(r *store.UserRecord) Status {
 // other nodes cannot be known, it returns the ones of this node with
 // ErrUnknown or ErrStoreUnavailable.
 func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, error) {
+	if err := p.closed(); err != nil {
+		return nil, err
+	}
 	var infos []SessionInfo
 	for _, s := range p.registry.byUser(user) {
 		infos = append(infos, s.Info())
@@ -166,7 +171,7 @@ func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, er
 // An error ends it.
 func (p *Presence) Members(ctx context.Context, topic, after string) iter.Seq2[Member, error] {
 	return func(yield func(Member, error) bool) {
-		if err := p.opts.Limits.checkName("topic", topic); err != nil {
+		if err := cmp.Or(p.closed(), p.opts.Limits.checkName("topic", topic)); err != nil {
 			yield(Member{}, err)
 			return
 		}
@@ -200,7 +205,7 @@ func memberOf(r *store.UserRecord) Member {
 
 // Count says how many are in a topic, in constant time.
 func (p *Presence) Count(ctx context.Context, topic string) (Counts, error) {
-	if err := p.opts.Limits.checkName("topic", topic); err != nil {
+	if err := cmp.Or(p.closed(), p.opts.Limits.checkName("topic", topic)); err != nil {
 		return Counts{}, err
 	}
 	c, err := p.store.Count(ctx, topic)

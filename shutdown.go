@@ -41,6 +41,16 @@ func (p *Presence) Shutdown(ctx context.Context) error {
 	}
 }
 
+// closed is ErrClosed after Shutdown: a store of the app's goes on.
+func (p *Presence) closed() error {
+	select {
+	case <-p.downDone:
+		return ErrClosed
+	default:
+		return nil
+	}
+}
+
 // cutOff is how long what is left may take after ctx has ended.
 const cutOff = time.Second
 
