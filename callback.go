@@ -89,7 +89,12 @@ func (c *Peer) start() {
 	}
 	c.Session.mu.Lock()
 	c.peer = c
+	ended := c.upgraded // the request is over, and must not be held any longer
+	c.upgraded = nil
 	c.Session.mu.Unlock()
+	if ended != nil {
+		ended(context.Canceled)
+	}
 	c.mu.Lock()
 	c.open = true
 	c.flush()

@@ -99,7 +99,7 @@ func (s *Session) commitAdd(op store.Op) (store.Result, error) {
 		p.member.Do(op, nil)
 		return store.Result{}, errLater
 	}
-	ctx, cancel := context.WithTimeout(s.Context(), p.opts.CommitWait)
+	ctx, cancel := context.WithTimeout(context.Background(), p.opts.CommitWait)
 	defer cancel()
 	return p.member.Await(ctx, op)
 }
