@@ -4,7 +4,7 @@
 -- KEYS[1], ARGV[1..3]  see base.lua
 -- ARGV[4]  lease number      ARGV[5]  nonce
 --
--- Returns the number of orders.
+-- Returns {now, generation, sequence, number of orders}.
 contact()
 if not caller(ARGV[4], ARGV[5]) then return redis.error_reply(LOST) end
-return call('LLEN', BOX .. ARGV[4])
+return {now, gen, seq, call('LLEN', BOX .. ARGV[4])}

@@ -3,9 +3,10 @@
 --
 -- KEYS[1], ARGV[1..3]  see base.lua
 -- ARGV[4]  lease number      ARGV[5]  nonce
--- ARGV[6]  number of the call: one not greater than the last is refused, so
---          that a call which comes late, or twice, changes nothing
--- ARGV[7]  operations, packed: {{kind, user, session, topics, metadata, away,
+-- ARGV[6]  number of the call, greater than all before
+-- ARGV[7]  up to which number all calls are over: those are refused from now
+--          on, so that one that was given up and comes late changes nothing
+-- ARGV[8]  operations, packed: {{kind, user, session, topics, metadata, away,
 --          since, anonymous, limit, when full, challenge, grace, cause}, ...}
 --
 -- Returns {now, generation, sequence, results}; the results are packed:
@@ -14,7 +15,7 @@ contact()
 local num, l = tonumber(ARGV[4]), caller(ARGV[4], ARGV[5])
 if not l then return redis.error_reply(LOST) end
 if tonumber(ARGV[6]) <= l[CALLED] then return redis.error_reply('PRESENCE_LATE this call was overtaken') end
-l[CALLED] = tonumber(ARGV[6])
+l[CALLED] = math.max(l[CALLED], tonumber(ARGV[7]))
 changed[num] = true
 
 local DONE, MISSING, FULL, OUTDATED, STALE, TOOLARGE = 0, 1, 2, 3, 4, 5
@@ -182,7 +183,7 @@ local function apply(o)
   return status
 end
 
-local ops, names, seen = decode(ARGV[7]), {}, {}
+local ops, names, seen = decode(ARGV[8]), {}, {}
 for _, o in ipairs(ops) do
   if not seen[o[2]] then
     seen[o[2]] = true

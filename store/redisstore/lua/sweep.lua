@@ -23,10 +23,12 @@ local done = 0
 
 -- sweep_dead ends sessions of dead leases.
 local function sweep_dead()
+  local looked = 0
   for _, other in ipairs(all()) do
     local dead = leases[other]
     while not alive(other) and dead[HELD] > 0 do
-      if done >= limit then return end
+      if done >= limit or looked >= 2 * limit then return end
+      looked = looked + 1
       local name = call('SPOP', INDEX .. other)
       if not name then
         dead[HELD] = 0 -- whatever it says, there is nobody

@@ -1,0 +1,168 @@
+package redisstore_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/store"
+	"github.com/a4cafe1a/presence/store/redisstore"
+)
+
+var ctx = context.Background()
+
+// server is a Redis of a test's own.
+type server struct {
+	addr string
+	dir  string
+	args []string
+	cmd  *exec.Cmd
+}
+
+// binary finds redis-server, or valkey-server. Without one the test is
+// skipped, but fails in CI.
+func binary(t testing.TB) string {
+	for _, name := range []string{"redis-server", "valkey-server"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("no redis-server in the PATH (apt-get install redis-server)")
+	}
+	t.Skip("no redis-server in the PATH (apt-get install redis-server)")
+	return ""
+}
+
+func freePort(t testing.TB) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// newServer starts a server that keeps nothing on disk, unless args say so.
+func newServer(t testing.TB, args ...string) *server {
+	s := &server{dir: t.TempDir(), args: args, addr: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	s.start(t)
+	t.Cleanup(func() { s.kill() })
+	return s
+}
+
+func (s *server) start(t testing.TB) {
+	_, port, _ := net.SplitHostPort(s.addr)
+	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--loglevel", "warning"}, s.args...)
+	s.cmd = exec.Command(binary(t), args...)
+	s.cmd.SysProcAttr = dieWithParent()
+	log, err := os.Create(filepath.Join(s.dir, "log"))
+	require.NoError(t, err)
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	require.NoError(t, s.cmd.Start())
+	for range 500 {
+		if c, err := net.Dial("tcp", s.addr); err == nil {
+			_ = c.Close()
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	c := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true})
+	defer c.Close()
+	for range 500 {
+		if c.Ping(ctx).Err() == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	out, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+	t.Fatalf("redis-server does not answer: %s", out)
+}
+
+func (s *server) kill() {
+	if s.cmd != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		s.cmd = nil
+	}
+}
+
+func (s *server) signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
+
+// client connects as the package comment advises.
+func (s *server) client(t testing.TB) *redis.Client {
+	c := redis.NewClient(&redis.Options{
+		Addr: s.addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+		DialTimeout: time.Second, DisableIdentity: true,
+	})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// shared is one server for all tests that only need keys of their own.
+var shared struct {
+	sync.Once
+	*server
+	dir string
+}
+
+func sharedServer(t testing.TB) *server {
+	binary(t)
+	shared.Do(func() {
+		dir, err := os.MkdirTemp("", "redisstore")
+		require.NoError(t, err)
+		shared.dir = dir
+		s := &server{dir: dir, addr: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+		s.start(t)
+		shared.server = s
+	})
+	if shared.server == nil {
+		t.Fatal("the shared redis-server did not start")
+	}
+	return shared.server
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if shared.server != nil {
+		shared.server.kill()
+		_ = os.RemoveAll(shared.dir)
+	}
+	os.Exit(code)
+}
+
+var namespaces atomic.Int64
+
+// namespace returns one that no other test uses.
+func namespace() string { return "t" + strconv.FormatInt(namespaces.Add(1), 10) }
+
+// past lets the hold pass with which a new namespace begins.
+func past(t testing.TB, s *redisstore.Store, lease time.Duration, advance func(time.Duration)) {
+	for p := range s.Shards() {
+		l, err := s.Register(ctx, p, store.Node{ID: "first"})
+		require.NoError(t, err)
+		require.NoError(t, s.End(ctx, l, 0, store.CauseShutdown))
+	}
+	advance(lease + time.Millisecond)
+	_, err := s.Count(ctx, "")
+	require.NoError(t, err)
+}
+
+// eventually waits for something that takes a moment.
+func eventually(t testing.TB, within time.Duration, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after %v: %s", within, what)
+		}
+	}
+}
