@@ -3,16 +3,19 @@
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
 
-.PHONY: test vet lint fuzz bench-go
+.PHONY: test vet lint js fuzz bench-go
 
 test:
-	@scripts/check setup fmt vet lint imports tests
+	@scripts/check setup fmt vet lint imports js tests
 
 vet:
 	@scripts/check fmt vet
 
 lint:
 	@scripts/check lint imports
+
+js:
+	@scripts/check setup js
 
 fuzz:
 	@FUZZTIME=$(FUZZTIME) scripts/check fuzz

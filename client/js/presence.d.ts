@@ -1,0 +1,188 @@
+/** What `auth` may answer before a dial. */
+export type AuthAnswer =
+	| void
+	| undefined
+	/** Another URL. */
+	| string
+	/** Not signed in: the socket is closed with 4401. */
+	| false
+	| { url?: string; query?: Record<string, string>; protocols?: string[] };
+
+export interface PresenceSocketOptions {
+	/** The server's heartbeat interval in milliseconds. Default: that of the server that serves the file, else 25,000. The welcome of presence.v1 overrides it. */
+	interval?: number;
+	/** Announce this client by an empty message and watch the server. Default true. Turn it off for servers that do not answer empty messages. */
+	heartbeat?: boolean;
+	/** Offer presence.v1 from the first dial. Default false: it is offered once presence, join, leave, setMeta or setStatus is called. */
+	presence?: boolean;
+	/** Called before each dial, because tokens expire. */
+	auth?: (() => AuthAnswer | Promise<AuthAnswer>) | null;
+	/** The first bound of the random wait before a reconnect. It doubles with each try. Default 2,000. */
+	minDelay?: number;
+	/** The last bound. Default 30,000. */
+	maxDelay?: number;
+	/** A connection that lasted so long resets the bound. Default 10,000. */
+	stableAfter?: number;
+	/** Default 15,000. */
+	connectTimeout?: number;
+	/** How long a probe may take. Default 5,000, and at most an interval. */
+	probeTimeout?: number;
+	/** What `send` keeps while there is no connection. Default 256 messages and 1 MiB. */
+	outboxMessages?: number;
+	outboxBytes?: number;
+	/** What `for await` keeps for a slow reader. Default 1,024. */
+	iteratorMessages?: number;
+	WebSocket?: new (url: string, protocols?: string | string[]) => WebSocket;
+	fetch?: typeof fetch;
+}
+
+/** A connection was lost, and there will be another. */
+export interface DownEvent extends Event {
+	readonly code: number;
+	readonly reason: string;
+	/** Milliseconds until the next dial; Infinity: at the next send or user activity. */
+	readonly retryIn: number;
+	/** Bytes given to the lost connection that had not left this machine. */
+	readonly unsent: number;
+}
+
+export interface PresenceCloseEvent extends CloseEvent {
+	/** The messages that were still in the outbox. */
+	readonly unsent: unknown[];
+}
+
+export interface PresenceErrorEvent extends Event {
+	readonly error: Error;
+	readonly message: string;
+}
+
+export interface WelcomeEvent extends Event {
+	readonly user: string;
+	readonly session: string;
+}
+
+export interface PresenceSocketEventMap {
+	open: Event;
+	message: MessageEvent;
+	error: PresenceErrorEvent;
+	/** It is closed for good. */
+	close: PresenceCloseEvent;
+	down: DownEvent;
+	welcome: WelcomeEvent;
+}
+
+type Data = Parameters<WebSocket["send"]>[0];
+
+/** A drop-in for WebSocket that reconnects and watches the server. */
+export class PresenceSocket extends EventTarget {
+	static readonly CONNECTING: 0;
+	static readonly OPEN: 1;
+	static readonly CLOSING: 2;
+	static readonly CLOSED: 3;
+
+	constructor(url: string | URL, protocols?: string | string[], options?: PresenceSocketOptions);
+	constructor(url: string | URL, options?: PresenceSocketOptions);
+
+	readonly CONNECTING: 0;
+	readonly OPEN: 1;
+	readonly CLOSING: 2;
+	readonly CLOSED: 3;
+	readonly url: string;
+	readonly readyState: number;
+	readonly protocol: string;
+	readonly extensions: string;
+	readonly bufferedAmount: number;
+	binaryType: BinaryType;
+	onopen: ((this: WebSocket, ev: Event) => any) | null;
+	onmessage: ((this: WebSocket, ev: MessageEvent) => any) | null;
+	onerror: ((this: WebSocket, ev: Event) => any) | null;
+	onclose: ((this: WebSocket, ev: CloseEvent) => any) | null;
+	ondown: ((ev: DownEvent) => any) | null;
+	/** Throws QuotaExceededError when the outbox is full, InvalidStateError after close. */
+	send(data: Data): void;
+	close(code?: number, reason?: string): void;
+
+	/** Fulfilled while the socket is open, rejected with a CloseError when it is closed for good. */
+	readonly ready: Promise<this>;
+	readonly outboxLength: number;
+	reconnect(): void;
+	[Symbol.asyncIterator](): AsyncIterableIterator<any>;
+
+	/** Who is in a topic, live. */
+	presence(topic: string): TopicPresence;
+	join(topic: string): Promise<void>;
+	leave(topic: string): Promise<void>;
+	setMeta(meta: unknown): Promise<void>;
+	setStatus(status: string): Promise<void>;
+	readonly user: string | null;
+	readonly session: string | null;
+
+	addEventListener<K extends keyof PresenceSocketEventMap>(type: K, listener: (this: WebSocket, ev: PresenceSocketEventMap[K]) => any, options?: boolean | AddEventListenerOptions): void;
+	addEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | AddEventListenerOptions): void;
+	removeEventListener<K extends keyof PresenceSocketEventMap>(type: K, listener: (this: WebSocket, ev: PresenceSocketEventMap[K]) => any, options?: boolean | EventListenerOptions): void;
+	removeEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | EventListenerOptions): void;
+}
+
+export default PresenceSocket;
+
+export interface Member {
+	user: string;
+	state: "online" | "grace";
+	away: boolean;
+	sessions: number;
+	/** Milliseconds since 1970. */
+	since: number;
+	/** Of the sessions that have any. */
+	metas?: any[];
+	/** Some metas were left out, because the entry would have been too long. */
+	cut?: boolean;
+}
+
+export interface MemberEvent extends Event {
+	readonly user: string;
+	readonly member: Member;
+	/** Of update. */
+	readonly before?: Member;
+	/** Of leave; "" when it is not known. */
+	readonly cause?: string;
+}
+
+export interface TopicPresenceEventMap {
+	join: MemberEvent;
+	leave: MemberEvent;
+	update: MemberEvent;
+	snapshot: Event;
+	count: Event;
+	/** After any of the others, and when `live` changes. */
+	change: Event;
+	error: PresenceErrorEvent;
+}
+
+/** Who is in one topic. */
+export class TopicPresence extends EventTarget {
+	private constructor();
+	readonly topic: string;
+	readonly members: ReadonlyMap<string, Member>;
+	readonly users: number;
+	readonly sessions: number;
+	readonly countOnly: boolean;
+	readonly live: boolean;
+	readonly ready: Promise<this>;
+	close(): void;
+
+	addEventListener<K extends keyof TopicPresenceEventMap>(type: K, listener: (ev: TopicPresenceEventMap[K]) => any, options?: boolean | AddEventListenerOptions): void;
+	addEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | AddEventListenerOptions): void;
+	removeEventListener<K extends keyof TopicPresenceEventMap>(type: K, listener: (ev: TopicPresenceEventMap[K]) => any, options?: boolean | EventListenerOptions): void;
+	removeEventListener(type: string, listener: EventListenerOrEventListenerObject, options?: boolean | EventListenerOptions): void;
+}
+
+export class PresenceError extends Error {
+	private constructor();
+	readonly code: "bad-request" | "forbidden" | "rate" | "limit" | "unavailable" | "unknown" | "too-large" | "down" | (string & {});
+}
+
+export class CloseError extends Error {
+	private constructor();
+	readonly code: number;
+	readonly reason: string;
+}
