@@ -1,12 +1,16 @@
 package memstore_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
+	"github.com/a4cafe1a/presence/internal/storemodel"
 	"github.com/a4cafe1a/presence/store/memstore"
 	"github.com/a4cafe1a/presence/store/storetest"
 )
+
+var ctx = context.Background()
 
 func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Harness {
@@ -24,5 +28,11 @@ func TestStoreRealClock(t *testing.T) {
 		t.Parallel()
 		s := memstore.New(memstore.Options{Lease: 300 * time.Millisecond, Log: 512})
 		return storetest.Harness{Store: s, Lease: 300 * time.Millisecond, Log: 512, Advance: time.Sleep}
+	})
+}
+
+func TestModel(t *testing.T) {
+	storemodel.Run(t, func(o storemodel.Options) storemodel.Store {
+		return memstore.New(memstore.Options{Lease: o.Lease, Log: o.Log})
 	})
 }

@@ -15,13 +15,24 @@ local function clock()
   return t[1] * 1000000 + t[2] + ahead
 end`
 
+// frozenLua is a clock that only the key moves.
+const frozenLua = `
+local function clock()
+  return 1700000000000000 + (redis.call('GET', string.sub(KEYS[1], 1, -2) .. 'ahead') or 0)
+end`
+
+// NewFrozen makes a store with a clock that stands still but for Advance.
+func NewFrozen(client redis.UniversalClient, o Options) (*Store, error) {
+	return newStore(client, o, frozenLua)
+}
+
 // NewMovable makes a store with a clock that Advance moves.
 func NewMovable(client redis.UniversalClient, o Options) (*Store, error) {
 	return newStore(client, o, movableLua)
 }
 
-// Advance moves the clock of every store that was made with NewMovable in this
-// namespace.
+// Advance moves the clock of every store that was made with NewMovable or
+// NewFrozen in this namespace.
 func (s *Store) Advance(d time.Duration) {
 	for _, p := range s.shards {
 		if err := s.client.IncrBy(context.Background(), p.tag+"ahead", d.Microseconds()).Err(); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/a4cafe1a/presence/internal/storemodel"
 	"github.com/a4cafe1a/presence/store/redisstore"
 	"github.com/a4cafe1a/presence/store/storetest"
 )
@@ -54,5 +55,15 @@ func TestStoreRealClock(t *testing.T) {
 		require.NoError(t, err)
 		past(t, s, lease, time.Sleep)
 		return storetest.Harness{Store: s, Lease: lease, Log: 512, Advance: time.Sleep}
+	})
+}
+
+func TestModel(t *testing.T) {
+	client := sharedServer(t).client(t)
+	storemodel.Run(t, func(o storemodel.Options) storemodel.Store {
+		s, err := redisstore.NewFrozen(client, redisstore.Options{Namespace: namespace(), Lease: o.Lease, Log: o.Log})
+		require.NoError(t, err)
+		past(t, s, o.Lease, s.Advance)
+		return s
 	})
 }

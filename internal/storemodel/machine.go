@@ -1,4 +1,4 @@
-package memstore_test
+package storemodel
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/a4cafe1a/presence/store"
-	"github.com/a4cafe1a/presence/store/memstore"
 )
 
 var (
@@ -31,9 +30,22 @@ const (
 	lease = 10*time.Second + half
 )
 
+// Store is a store with one shard and a clock that Advance moves. Beside that
+// it should stand still.
+type Store interface {
+	store.Store
+	Advance(time.Duration)
+}
+
+// Options are what Run wants of a store.
+type Options struct {
+	Lease time.Duration
+	Log   int // changes of a topic
+}
+
 // machine drives a store and the model together.
 type machine struct {
-	s     *memstore.Store
+	s     Store
 	m     *model
 	nodes []*machineNode
 	feeds []*machineFeed
@@ -59,8 +71,8 @@ type machineFeed struct {
 	resets int
 }
 
-func newMachine(t *rapid.T) *machine {
-	x := &machine{s: memstore.New(memstore.Options{Lease: lease, Log: 40}), m: newModel(lease)}
+func newMachine(t *rapid.T, s Store) *machine {
+	x := &machine{s: s, m: newModel(lease)}
 	for i := range 3 {
 		n := &machineNode{held: map[string]store.Op{}}
 		x.nodes = append(x.nodes, n)
@@ -405,11 +417,14 @@ func (x *machine) op(t *rapid.T, n *machineNode) store.Op {
 	return op
 }
 
-// TestModel runs random operations of three nodes that crash, freeze, come
-// back and shut down, and compares every answer of the store with the model.
-func TestModel(t *testing.T) {
+// Run runs random operations of three nodes that crash, freeze, come back and
+// shut down, and compares every answer of the store with the model. open makes
+// an empty store, out of any hold; Run closes it.
+func Run(t *testing.T, open func(Options) Store) {
 	rapid.Check(t, func(t *rapid.T) {
-		x := newMachine(t)
+		s := open(Options{Lease: lease, Log: 40})
+		defer s.Close()
+		x := newMachine(t, s)
 		node := func(t *rapid.T) *machineNode { return x.nodes[rapid.IntRange(0, 2).Draw(t, "node")] }
 		commit := func(t *rapid.T) {
 			n := node(t)

@@ -1,4 +1,7 @@
-package memstore_test
+// Package storemodel compares a store with a naive model of it, under random
+// operations of nodes that crash, freeze, come back and shut down. It is for
+// tests.
+package storemodel
 
 import (
 	"cmp"
