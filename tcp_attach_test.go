@@ -105,6 +105,35 @@ func TestLineProtocol(t *testing.T) {
 	require.Equal(t, presence.CauseLost, s.end("ben").Cause)
 }
 
+// Where no heartbeat can be sent, what the client's kernel takes is no sign of
+// life either: only what was on its way when one was due is waited for.
+func TestTakingIsNoSignOfLife(t *testing.T) {
+	t.Parallel()
+	o := beats()
+	s := opened(t, o)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	s.remote = ln.Addr().String()
+	client, slow := s.slowConn(2<<10, 20*time.Millisecond)
+	nc, err := ln.Accept()
+	require.NoError(t, err)
+	require.NoError(t, nc.(*net.TCPConn).SetWriteBuffer(8<<10))
+	go io.Copy(io.Discard, client) // it takes all, and says nothing
+	came := time.Now()
+	nc, x, err := s.p.Attach(t.Context(), nc, nil)
+	require.NoError(t, err)
+	go func() {
+		for err := error(nil); err == nil; {
+			_, err = nc.Write(make([]byte, 1000))
+		}
+	}()
+	eventually(t, func() bool { return x.Context().Err() != nil }, "it should be reaped")
+	require.Less(t, time.Since(came), 3*o.HeartbeatTimeout)
+	require.Equal(t, presence.CauseSilent, s.end(x.User()).Cause)
+	require.Positive(t, slow.taken.Load())
+}
+
 // A browser's page that says "Hello!" on a timer stays, even if nothing in it
 // answers heartbeats.
 func TestPageThatTalksStays(t *testing.T) {

@@ -61,7 +61,7 @@ func TestSlowStreamIsKeptByHeartbeats(t *testing.T) {
 	overBoth(t, func(t *testing.T, secure bool) {
 		o := beats()
 		o.DownloadTimeout = o.HeartbeatTimeout // nothing else keeps it
-		s := newSite(t, siteSetup{Options: o, secure: secure, send: 8 << 10, route: handle(func(ctx context.Context, c *presence.Conn) error {
+		s := newSite(t, siteSetup{Options: o, secure: secure, send: 32 << 10, route: handle(func(ctx context.Context, c *presence.Conn) error {
 			ctx = c.CloseRead(ctx)
 			for {
 				if err := c.Write(ctx, websocket.MessageBinary, make([]byte, 10_000)); err != nil {
@@ -140,7 +140,7 @@ func TestAppThatLetsTheSocketFillIsStalled(t *testing.T) {
 		require.NoError(t, tcpOf(c.Conn).SetWriteBuffer(8<<10)) // or it takes much that never leaves
 		var sent atomic.Int64                                   // when it last got anything through
 		go func() {
-			for c.SendText(strings.Repeat("x", 1000)) == nil {
+			for c.SendText(strings.Repeat("x", 300)) == nil {
 				sent.Store(time.Now().UnixNano())
 			}
 		}()

@@ -142,6 +142,10 @@ func (c *Conn) writeFailed(err error) error {
 // frames: a ping, and the beats of the dialects the client has used.
 func (c *Conn) Beat(ping bool) {
 	if !c.Beatable() {
+		if ping {
+			// Nothing goes out. Still, only what is on its way now is ahead.
+			c.mark(c.ahead(duePing))
+		}
 		return
 	}
 	bits := dueMessages
@@ -157,7 +161,8 @@ func (c *Conn) Beat(ping bool) {
 	}
 }
 
-// Sent is when the earliest unanswered heartbeat was written, 0 if none was.
+// Sent is when the earliest unanswered heartbeat was written, or would have
+// been where none can be sent, 0 if none was.
 func (c *Conn) Sent() wheel.Time { return wheel.Time(c.sent.Load()) }
 
 // Answered forgets the heartbeats written so far.
@@ -238,15 +243,18 @@ func (c *Conn) sendDue() bool {
 		c.due.And(^done) // what was due turned out to be nothing
 		return done != 0
 	}
-	target := c.ahead(done)
+	undo := c.beating(done)
 	n, ok := c.put(b)
 	if n == 0 {
+		undo()
 		return false
 	}
 	c.rest = append([]byte(nil), b[n:]...)
 	c.dropReplies(replies)
 	c.beatBy.Or(beats)
-	c.beaten(done, replies > 0 || beats != 0, target)
+	if replies > 0 || beats != 0 {
+		c.lastOut.Store(int64(c.cfg.Clock.Exact()))
+	}
 	c.due.And(^done)
 	if len(c.rest) > 0 {
 		c.due.Or(dueRest)
@@ -307,18 +315,31 @@ func (c *Conn) ahead(done uint32) uint64 {
 	return acked + uint64(n)
 }
 
-func (c *Conn) beaten(done uint32, message bool, target uint64) {
-	now := int64(c.cfg.Clock.Exact())
-	if message {
-		c.lastOut.Store(now)
-	}
+// beating notes a ping before it is written: its pong may be read before the
+// write has returned. undo is for a ping that did not go out.
+func (c *Conn) beating(done uint32) (undo func()) {
 	if done&duePing == 0 {
-		return
+		return func() {}
 	}
-	c.pinged.Store(now)
+	before, first := c.pinged.Load(), c.sent.Load() == 0
+	c.mark(c.ahead(done))
+	c.pings.Add(1)
+	c.pinged.Store(int64(c.cfg.Clock.Exact()))
+	return func() {
+		c.pings.Add(-1)
+		c.pinged.Store(before)
+		if first {
+			c.Answered()
+		}
+	}
+}
+
+// mark notes what is ahead of the earliest unanswered heartbeat, and when it
+// began to wait.
+func (c *Conn) mark(target uint64) {
 	if c.sent.Load() == 0 {
 		c.target.Store(target)
-		c.sent.Store(now)
+		c.sent.Store(int64(c.cfg.Clock.Exact()))
 	}
 }
 
