@@ -52,6 +52,8 @@ func (c *Conn) Request() *http.Request { return c.r }
 
 // Handler is Presence.Handler with the settings of the mount.
 func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
+	// What lasts is kept apart from what is done once: the frames that wait
+	// with serve decide how large the stack of a quiet connection is.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, owned, r := m.prepare(w, r)
 		if u == nil {
@@ -61,30 +63,43 @@ func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
 			defer u.finish()
 			w = u
 		}
-		s := u.s
-		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-			Subprotocols: m.set.Subprotocols, InsecureSkipVerify: true, // the origin was checked
-		})
-		if err != nil {
-			s.p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
-			return
+		if c := m.accept(u, w, r); c != nil {
+			c.run(u, serve)
 		}
-		ws.SetReadLimit(m.set.ReadLimit)
-		if !s.p.begin() {
-			s.end(s.p.shutdownEnd())
-			return
-		}
-		defer s.p.running.Done()
-		defer func() {
-			if !u.returned { // a panic
-				s.end(End{Cause: CauseAppError, Code: codeAppError})
-			}
-			ws.CloseNow()
-		}()
-		err = serve(r.Context(), &Conn{Conn: ws, Session: s, r: r})
-		u.returned = true
-		s.returned("serve", err)
 	})
+}
+
+// accept upgrades, and returns nil when the request has been answered.
+//
+//go:noinline
+func (m *Mount) accept(u *upgrade, w http.ResponseWriter, r *http.Request) *Conn {
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols: m.set.Subprotocols, InsecureSkipVerify: true, // the origin was checked
+	})
+	if err != nil {
+		m.p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
+		return nil
+	}
+	ws.SetReadLimit(m.set.ReadLimit)
+	if !m.p.begin() {
+		u.s.end(m.p.shutdownEnd())
+		return nil
+	}
+	return &Conn{Conn: ws, Session: u.s, r: r}
+}
+
+// run calls serve and ends the session as it says.
+func (c *Conn) run(u *upgrade, serve func(context.Context, *Conn) error) {
+	defer c.p.running.Done()
+	defer func() {
+		if !u.returned { // a panic
+			c.end(End{Cause: CauseAppError, Code: codeAppError})
+		}
+		c.CloseNow()
+	}()
+	err := serve(c.r.Context(), c)
+	u.returned = true
+	c.returned("serve", err)
 }
 
 // begin counts a goroutine that Shutdown awaits.

@@ -3,16 +3,14 @@ package presence
 import (
 	"hash/maphash"
 	"sync"
-	"sync/atomic"
 )
 
 // registry holds this node's live sessions and is the authority on them. It
 // knows no topics: a session knows its own.
 type registry struct {
-	seed   maphash.Seed
-	ids    [registryShards]idShard
-	users  [registryShards]userShard
-	length atomic.Int64
+	seed  maphash.Seed
+	ids   [registryShards]idShard
+	users [registryShards]userShard
 }
 
 const registryShards = 64
@@ -54,7 +52,6 @@ func (r *registry) add(s *Session) {
 	i.mu.Lock()
 	i.m[s.id] = s
 	i.mu.Unlock()
-	r.length.Add(1)
 }
 
 // remove says whether the session was there.
@@ -67,7 +64,6 @@ func (r *registry) remove(s *Session) bool {
 	if !ok {
 		return false
 	}
-	r.length.Add(-1)
 	u := r.userShard(s.user)
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -145,5 +141,3 @@ func (r *registry) all(f func(*Session)) {
 		}
 	}
 }
-
-func (r *registry) len() int { return int(r.length.Load()) }

@@ -77,8 +77,8 @@ func (o *Out) Closing() bool { return o.closing }
 // their first header. It wraps.
 func (o *Out) Messages() uint32 { return o.messages }
 
-// Pings returns how many pings of the library have begun, counted at the end of
-// their header. It wraps.
+// Pings returns how many pings without a payload have begun, counted at the end
+// of their header: the pong of one with a payload names it. It wraps.
 func (o *Out) Pings() uint32 { return o.pings }
 
 // Opaque reports whether the frames can no longer be followed. That is for good.
@@ -134,7 +134,9 @@ func (o *Out) begin(b0 byte, length uint64) {
 		}
 		o.closing = true
 	case Ping:
-		o.pings++
+		if length == 0 {
+			o.pings++
+		}
 	case Pong:
 	default:
 		o.fragmented = b0&finBit == 0

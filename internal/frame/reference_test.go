@@ -192,7 +192,9 @@ func referenceOut(stream []byte) (s outState) {
 		case 8:
 			s.Closing = true
 		case 9:
-			s.Pings++
+			if p.length == 0 {
+				s.Pings++
+			}
 		}
 		if p.op() < 8 {
 			inMessage = !p.fin()

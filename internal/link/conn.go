@@ -105,6 +105,7 @@ type Conn struct {
 	lastOut  atomic.Int64 // of the last message to the client
 
 	due      atomic.Uint32
+	pings    atomic.Int64  // of ours, without a payload and unanswered
 	pinged   atomic.Int64  // when the latest unanswered ping of ours was written
 	sent     atomic.Int64  // when the earliest unanswered heartbeat was written
 	target   atomic.Uint64 // what the kernel must have acknowledged for all data ahead of it; 0: none
@@ -119,11 +120,11 @@ type Conn struct {
 	in       frame.In
 	kept     []byte // for the library, before anything from nc
 	keptOff  int
-	held     []byte // the beginning of an undecided frame
-	early    []byte // came with the handshake, before the 101
-	stale    int    // bytes in the kernel that are older than the 101
-	insist   bool   // only the pong is proof
-	proving  bool
+	held     []byte  // the beginning of an undecided frame
+	wait     *[]byte // what a read into a small p waits with
+	early    []byte  // came with the handshake, before the 101
+	stale    int     // bytes in the kernel that are older than the 101
+	insist   bool    // only the pong is proof
 	proven   bool
 	token    [8]byte
 	tokened  bool
@@ -195,6 +196,9 @@ func (c *Conn) Begin() {
 // startFrames begins to follow frames. What the kernel holds at this moment
 // may be older than the 101 and proves nothing.
 func (c *Conn) startFrames() {
+	if !c.direct {
+		c.drain()
+	}
 	if c.sock != nil {
 		if n, ok := c.sock.Pending(); ok && n > 0 {
 			if c.direct {
@@ -205,6 +209,22 @@ func (c *Conn) startFrames() {
 		}
 	}
 	c.stage.Store(frames)
+}
+
+// drain takes what a layer above the socket, such as TLS, has read from it
+// already. The kernel does not know of it, and it is older than the 101.
+func (c *Conn) drain() {
+	c.takeRead(time.Unix(1, 0))
+	defer c.giveRead()
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	for len(c.early) <= earlyMax {
+		n, err := c.nc.Read(*pooled)
+		c.early = append(c.early, (*pooled)[:n]...)
+		if err != nil {
+			return
+		}
+	}
 }
 
 // LastByte is when the last byte arrived.

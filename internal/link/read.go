@@ -28,81 +28,92 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// read waits in nc.Read, in most connections nearly always. Its frame and
+// those above decide how large the stack of a quiet connection is, so all else
+// is done in functions that have returned by then.
 func (c *Conn) read(p []byte) (int, error) {
 	for {
-		// What the client sent before its own goodbye is still the app's.
-		e := c.over.Load()
-		if e == nil || c.rerr != nil || c.bye {
-			if n := c.takeKept(p); n > 0 || len(p) == 0 {
-				return n, nil
-			}
+		n, err := c.ready(p)
+		if n > 0 || err != nil || len(p) == 0 {
+			return n, err
 		}
-		if e != nil {
-			return 0, e.err
+		buf, k := c.room(p)
+		n, err = c.nc.Read(buf[k:])
+		n, err = c.received(p, buf, k+n, n > 0, err)
+		if n > 0 || err != nil {
+			return n, err
 		}
-		if c.rerr != nil {
-			return 0, c.rerr
-		}
-		n, err := c.fill(p)
-		if n > 0 {
+	}
+}
+
+// ready returns what is there without waiting: kept bytes, or the end.
+func (c *Conn) ready(p []byte) (int, error) {
+	// What the client sent before its own goodbye is still the app's.
+	e := c.over.Load()
+	if e == nil || c.rerr != nil || c.bye {
+		if n := c.takeKept(p); n > 0 || len(p) == 0 {
 			return n, nil
 		}
-		if err != nil {
-			return 0, c.readFailed(err)
-		}
-		if c.due.Load() != 0 {
-			c.flush()
-		}
 	}
-}
-
-// fill waits for bytes and gives those that are the library's. It returns
-// (0, nil) when all that came was ours, or went to the kept bytes.
-func (c *Conn) fill(p []byte) (int, error) {
-	if c.stage.Load() != frames {
-		return c.fillPlain(p)
-	}
-	buf, own := p, false
-	if len(p) < len(c.held)+minRead {
-		pooled := waiting.Get().(*[]byte)
-		defer waiting.Put(pooled)
-		buf, own = *pooled, true
-		if len(buf) < len(c.held)+minRead {
-			buf = make([]byte, len(c.held)+keepMax)
-		}
-	}
-	k := copy(buf, c.held)
-	n, err := c.nc.Read(buf[k:])
-	if n <= 0 {
-		return 0, err
-	}
-	c.heard()
-	m := c.scan(buf[:k+n])
-	if own {
-		c.keep(buf[:m])
-		m = 0
-	}
-	if err != nil && !timeout(err) {
-		c.readFailed(err) // the library is told after these bytes
-	}
-	return m, nil
-}
-
-func (c *Conn) fillPlain(p []byte) (int, error) {
-	if len(c.early) > 0 {
+	switch {
+	case e != nil:
+		return 0, e.err
+	case c.rerr != nil:
+		return 0, c.rerr
+	case len(c.early) > 0 && c.stage.Load() != frames:
 		n := copy(p, c.early)
 		if c.early = c.early[n:]; len(c.early) == 0 {
 			c.early = nil
 		}
 		return n, nil
 	}
-	n, err := c.nc.Read(p)
-	if n > 0 {
-		c.heard()
-		c.message()
-		return n, nil
+	if c.due.Load() != 0 {
+		c.flush()
 	}
-	return 0, err
+	return 0, nil
+}
+
+// room is where to read to: behind the held bytes, into p if it is large
+// enough. Anything else goes back to the pool in received.
+func (c *Conn) room(p []byte) (buf []byte, held int) {
+	if c.stage.Load() != frames || len(p) >= len(c.held)+minRead {
+		return p, copy(p, c.held)
+	}
+	c.wait = waiting.Get().(*[]byte)
+	if len(*c.wait) < len(c.held)+minRead {
+		*c.wait = make([]byte, len(c.held)+keepMax)
+	}
+	return *c.wait, copy(*c.wait, c.held)
+}
+
+// received takes what nc.Read returned; buf[:n] is what was held and what came.
+// It returns (0, nil) when all of it was ours, or went to the kept bytes.
+func (c *Conn) received(p, buf []byte, n int, some bool, err error) (int, error) {
+	own := c.wait
+	c.wait = nil
+	if own != nil {
+		defer waiting.Put(own)
+	}
+	if !some {
+		if err != nil {
+			err = c.readFailed(err)
+		}
+		return 0, err
+	}
+	c.heard()
+	if c.stage.Load() == frames {
+		n = c.scan(buf[:n])
+	} else {
+		c.message()
+	}
+	if own != nil {
+		c.keep(buf[:n])
+		n = 0
+	}
+	if err != nil && !timeout(err) {
+		_ = c.readFailed(err) // the library is told after these bytes
+	}
+	return n, nil
 }
 
 // scan follows b, keeps what is undecided and returns how much is the library's.
@@ -197,11 +208,14 @@ func (r *receiver) Pong(payload []byte) bool {
 		return true
 	}
 	libPings := r.libPings.Load()
-	if len(payload) == 0 && r.pinged.Load() != 0 && libPings == r.libPongs {
+	if len(payload) == 0 && r.pings.Load() > 0 && libPings == r.libPongs {
+		r.pings.Add(-1)
 		r.answered()
 		return true
 	}
-	r.libPongs = libPings
+	if len(payload) == 0 {
+		r.libPongs = libPings
+	}
 	return false
 }
 

@@ -33,7 +33,7 @@ func (c *Conn) Verify(timeoutAfter time.Duration) error {
 	defer buffers.Put(pooled)
 	for !c.proven {
 		if c.keptLen() > earlyMax {
-			return errEarly
+			return c.awaitMore(until)
 		}
 		buf := *pooled
 		k := copy(buf, c.held)
@@ -55,6 +55,28 @@ func (c *Conn) Verify(timeoutAfter time.Duration) error {
 	return nil
 }
 
+// awaitMore waits for proof without reading on: more than may be kept was there
+// before the 101, or so soon after it that it cannot be told. What arrives
+// behind it makes the kernel hold more.
+func (c *Conn) awaitMore(until time.Time) error {
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	for c.direct && c.stale > 0 && time.Now().Before(until) {
+		if e := c.over.Load(); e != nil {
+			return e.err
+		}
+		if n, ok := c.sock.Pending(); !ok || n > c.stale {
+			c.proven = ok
+			break
+		}
+		<-poll.C
+	}
+	if c.proven {
+		return nil
+	}
+	return errEarly
+}
+
 // takeEarly scans what came with the handshake: it is the library's, and it
 // proves nothing.
 func (c *Conn) takeEarly() {
@@ -65,16 +87,22 @@ func (c *Conn) takeEarly() {
 }
 
 func (c *Conn) challenge() error {
-	_, _ = rand.Read(c.token[:])
-	c.tokened = true
 	var buf [16]byte
+	var payload []byte
+	if c.insist {
+		_, _ = rand.Read(c.token[:])
+		c.tokened = true
+		payload = c.token[:]
+	} else {
+		c.pings.Add(1)
+	}
 	c.pinged.Store(int64(c.cfg.Clock.Exact()))
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	if !c.out.Gap() {
 		return nil // the library has begun to talk: any byte will do
 	}
-	_, err := c.nc.Write(frame.AppendPing(buf[:0], c.token[:]))
+	_, err := c.nc.Write(frame.AppendPing(buf[:0], payload))
 	return err
 }
 

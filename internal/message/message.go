@@ -214,28 +214,22 @@ func (d *Decoder) control(part []byte, done bool, h Handler) error {
 // valid checks a text as it comes, so that a client which sends garbage hears
 // of it early (RFC 6455 section 8.1).
 func (d *Decoder) valid(text []byte, last bool) bool {
-	for d.checkd < len(text) {
-		rest := text[d.checkd:]
-		if last {
-			return utf8.Valid(rest)
-		}
-		// All but a character that may still be under way.
-		n := len(rest)
-		for i := 1; i <= min(3, n); i++ {
-			if utf8.RuneStart(rest[n-i]) {
-				if !utf8.FullRune(rest[n-i:]) {
-					n -= i
-				}
-				break
-			}
-		}
-		if !utf8.Valid(rest[:n]) {
-			return false
-		}
-		d.checkd += n
-		return true
+	rest := text[d.checkd:]
+	if last {
+		return utf8.Valid(rest)
 	}
-	return true
+	// All but a character that may still be under way.
+	n := len(rest)
+	for i := 1; i <= min(3, n); i++ {
+		if utf8.RuneStart(rest[n-i]) {
+			if !utf8.FullRune(rest[n-i:]) {
+				n -= i
+			}
+			break
+		}
+	}
+	d.checkd += n
+	return utf8.Valid(rest[:n])
 }
 
 // AppendHeader appends the header of an unfragmented frame of the server.
