@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/a4cafe1a/presence/store"
 )
 
 // movableLua is clock.lua, and a key that moves it.
@@ -41,3 +43,17 @@ func (s *Store) Advance(d time.Duration) {
 		p.clock.forget()
 	}
 }
+
+// CommitAs is Commit with a number of the caller's own, as a call that comes
+// late has an old one.
+func (s *Store) CommitAs(lease store.Lease, call, over int64, ops []store.Op) error {
+	p, number, nonce, err := s.holder(lease)
+	if err != nil {
+		return err
+	}
+	_, err = s.eval(context.Background(), s.scripts.commit, p, number, nonce, call, over, packOps(ops))
+	return err
+}
+
+// Tag is what every key of a partition begins with.
+func (s *Store) Tag(shard int) string { return s.shards[shard].tag }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -96,7 +95,14 @@ func (s *server) kill() {
 	}
 }
 
-func (s *server) signal(sig syscall.Signal) { _ = s.cmd.Process.Signal(sig) }
+// pause and resume stop the process and let it go on.
+func (s *server) pause(t testing.TB) {
+	require.NoError(t, stopProcess(s.cmd.Process))
+}
+
+func (s *server) resume(t testing.TB) {
+	require.NoError(t, continueProcess(s.cmd.Process))
+}
 
 // client connects as the package comment advises.
 func (s *server) client(t testing.TB) *redis.Client {
