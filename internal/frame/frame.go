@@ -65,6 +65,8 @@ const (
 	faultClosePayload
 	faultCloseCode
 	faultCloseReason
+	faultChannelFragment
+	faultChannelLong
 )
 
 var faults = [...]*ProtocolError{
@@ -80,6 +82,8 @@ var faults = [...]*ProtocolError{
 	faultClosePayload:    {"close payload of one byte"},
 	faultCloseCode:       {"invalid close code"},
 	faultCloseReason:     {"close reason is not UTF-8"},
+	faultChannelFragment: {"presence message is fragmented"},
+	faultChannelLong:     {"presence message is too long"},
 }
 
 // checkStart judges the first two bytes of a header, RFC 6455 sections 5.2,

@@ -27,6 +27,11 @@ type Receiver interface {
 	// to be a heartbeat message. True takes the frame out of the stream; false
 	// makes it data.
 	Message(payload []byte) (ours bool)
+
+	// Channel is called with the payload of a message of the channel, in parts as
+	// they come; last says that it is complete. It is taken out of the stream.
+	// Data is called before the first part.
+	Channel(part []byte, last bool)
 }
 
 // In follows the frames that a client sends. The zero value looks for empty
@@ -38,10 +43,18 @@ type In struct {
 	MaxMessage int
 
 	remaining  uint64 // payload of the current frame that is still to come
+	key        uint32 // its mask from here on, where it is the channel's
+	channel    bool   // it is
+	blank      bool   // of a fragmented text there were empty frames only
 	fault      fault
 	partial    bool // the last Scan held something back
 	fragmented bool // between the first and the last frame of a message
 	closed     bool
+
+	// HasChannel says that text messages which begin with U+0001 are not the
+	// library's. Each must be one uncompressed frame of at most MaxChannel bytes:
+	// another is a protocol error. Set it before the first call of Scan.
+	HasChannel bool
 }
 
 // A verdict says what becomes of the bytes that In.next looked at.
@@ -85,6 +98,10 @@ func (s *In) Scan(b []byte, r Receiver) (n, held int, err error) {
 		case s.remaining > 0:
 			size = int(min(s.remaining, uint64(len(b)-i)))
 			s.remaining -= uint64(size)
+			if s.channel {
+				s.pass(b[i:i+size:i+size], r)
+				v = drop
+			}
 		default:
 			size, v = s.next(b[i:], r)
 		}
@@ -137,6 +154,11 @@ func (s *In) next(b []byte, r Receiver) (size int, v verdict) {
 	}
 
 	op, fin := Op(b0&opBits), b0&finBit != 0
+	if s.HasChannel && op <= Text {
+		if size, v := s.channelled(b, size, length, fin, r); v != pass {
+			return size, v
+		}
+	}
 	switch {
 	case op == Ping:
 		r.Control(Ping)
