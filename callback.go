@@ -84,7 +84,9 @@ func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) ht
 func (c *Peer) start() {
 	p := c.p
 	if !p.begin() {
-		c.end(p.shutdownEnd())
+		if e := c.end(p.shutdownEnd()); c.calls.Closed != nil {
+			c.calls.Closed(*e)
+		}
 		return
 	}
 	c.Session.mu.Lock()

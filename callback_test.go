@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -292,6 +296,34 @@ func TestClosedIsCalledOnceAtTheEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestPanicInMessageGoesOn(t *testing.T) {
+	if os.Getenv("PRESENCE_TEST_PANIC") != "" {
+		message := func(context.Context, websocket.MessageType, []byte) error { panic("boom") }
+		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		p := open(t, presence.Options{Identify: named("ann"), Logger: log})
+		srv := httptest.NewServer(p.Callback(func(*http.Request, *presence.Peer) (presence.Callbacks, error) {
+			return presence.Callbacks{Message: message}, nil
+		}))
+		defer srv.Close()
+		nc, err := net.Dial("tcp", srv.Listener.Addr().String())
+		require.NoError(t, err)
+		c, err := wstest.Dial(nc, "/")
+		require.NoError(t, err)
+		require.NoError(t, c.SendText("x"))
+		for range c.Frames {
+		}
+		time.Sleep(10 * time.Second) // the process does not live to see it
+		return
+	}
+	t.Parallel()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPanicInMessageGoesOn$")
+	cmd.Env = append(os.Environ(), "PRESENCE_TEST_PANIC=1")
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(out), "panic: boom")
+	require.Contains(t, string(out), "cause=app-error")
 }
 
 func TestContextOfACallback(t *testing.T) {

@@ -147,7 +147,9 @@ func TestUserLimitAcrossNodes(t *testing.T) {
 			wait(time.Second)
 			first.Mute.Store(true)
 			b.dial("/?user=ann")
-			wait(time.Second)
+			wait(1100 * time.Millisecond)
+			first.Close() // there is room, which the newcomer has not seen yet
+			wait(settle)
 			(<-sessions).Disconnect(presence.Reason{})
 			wait(time.Minute)
 			require.Empty(t, a.all("ann"))
