@@ -156,9 +156,7 @@ func (s *Session) verified() {
 // release gives back what admit counted.
 func (s *Session) release() {
 	if s.released.CompareAndSwap(false, true) {
-		if !s.live.Load() {
-			s.p.verifying.Add(-1)
-		}
+		s.verified() // it may be on its way at the same moment
 		s.p.sessions.Add(-1)
 	}
 }
@@ -174,6 +172,8 @@ func (p *Presence) commit(ctx context.Context, op store.Op) error {
 	switch {
 	case errors.Is(err, node.ErrPending):
 		return nil
+	case errors.Is(err, node.ErrClosed):
+		return fmt.Errorf("commit: %w", ErrClosed)
 	case err != nil:
 		return storeError("commit", err)
 	case res.Status == store.TooLarge:
