@@ -27,6 +27,10 @@ type bells struct {
 	sub     *redis.PubSub
 }
 
+// pingEvery is how often a quiet connection is asked for a sign of life. Feeds
+// and mailboxes do not wait for it: renewals show what they miss.
+const pingEvery = 10 * time.Second
+
 // wish is somebody who listens.
 type wish struct{ ring func(string) }
 
@@ -167,7 +171,7 @@ func (b *bells) run() {
 func (b *bells) receive(sub *redis.PubSub) {
 	quiet := 0
 	for {
-		m, err := sub.ReceiveTimeout(b.s.ctx, max(time.Second, b.s.lease))
+		m, err := sub.ReceiveTimeout(b.s.ctx, max(pingEvery, b.s.lease))
 		var timeout net.Error
 		switch {
 		case err == nil:
