@@ -12,7 +12,8 @@ import (
 )
 
 // Conn is a live, verified connection and its session. Reading and writing is
-// github.com/coder/websocket's business; heartbeats never show.
+// github.com/coder/websocket's business; heartbeats never show. Close is that
+// library's too and waits for the client; Disconnect ends the session at once.
 type Conn struct {
 	*websocket.Conn
 	*Session
@@ -74,7 +75,7 @@ func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
 //go:noinline
 func (m *Mount) accept(u *upgrade, w http.ResponseWriter, r *http.Request) *Conn {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols: m.set.Subprotocols, InsecureSkipVerify: true, // the origin was checked
+		Subprotocols: m.offer(u, r), InsecureSkipVerify: true, // the origin was checked
 	})
 	if err != nil {
 		m.p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
@@ -124,6 +125,8 @@ func (s *Session) returned(where string, err error) {
 		s.end(End{Cause: CauseAppClosed, Code: codeNormal})
 	case errors.As(err, &status), errors.Is(err, net.ErrClosed):
 		s.endGoodbye(CauseAppClosed) // the closing has begun, whoever began it
+	case s.closing():
+		s.endGoodbye(CauseAppError) // a close frame says it already, as for a message over the limit
 	default:
 		s.logAppError(where, err)
 		s.end(End{Cause: CauseAppError, Code: codeAppError})

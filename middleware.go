@@ -76,7 +76,11 @@ func (p *Presence) At(r Route) *Mount { return &Mount{p, p.settings(r)} }
 // connection elsewhere: the session ends with the connection.
 //
 // Inside Middleware, the same Presence again does nothing, a Handler or
-// Callback of it decides the identity, and another Presence passes on.
+// Callback of it decides who the session is, its topics and its metadata, and
+// another Presence passes on.
+//
+// A library that reads with the request's context may report only that the
+// context ended; context.Cause of it is the *End.
 func (p *Presence) Middleware(next http.Handler) http.Handler {
 	return (&Mount{p, p.mounts}).Middleware(next)
 }

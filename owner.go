@@ -78,6 +78,13 @@ func (s *Session) sayGoodbye(e End) {
 	}
 }
 
+// closing says that a closing handshake has begun.
+func (s *Session) closing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.goodbye.Cause != ""
+}
+
 // endGoodbye ends the session as its closing handshake said, or else with
 // this cause.
 func (s *Session) endGoodbye(otherwise Cause) {
@@ -103,7 +110,11 @@ func (s *Session) setAway(away bool) {
 		return
 	}
 	if away {
+		before := s.conn.LastMessage()
 		s.conn.Rouse()
+		if s.conn.LastMessage() != before { // it came while we decided
+			defer s.setAway(false)
+		}
 	}
 	if listed {
 		s.p.member.Do(store.Op{Kind: store.OpAway, User: s.user, Session: s.ID(), Away: away}, nil)

@@ -35,6 +35,7 @@ type Presence struct {
 	node     store.Node
 	member   *node.Node // of the cluster
 	mirrors  *mirror.Hub
+	follows  *follows
 	mounts   settings // of the methods of Presence itself
 
 	lot     atomic.Pointer[park.Lot] // of quiet Callback connections, once there was one
@@ -85,6 +86,7 @@ func New(o Options) (*Presence, error) {
 	p.mirrors = mirror.New(p.store, mirror.Limits{
 		SubscriberEvents: o.Limits.SubscriberEvents, SnapshotMembers: o.Limits.SnapshotMembers,
 	}, p.log)
+	p.follows = newFollows(p)
 	p.member = node.Start(node.Config{
 		Store: p.store, Node: p.node, Logger: p.log,
 		Held: p.held, Order: p.order, Added: p.added,
@@ -161,17 +163,19 @@ func (s *Session) release() {
 	}
 }
 
-// commit sends a change to the store and waits for it, unless the store is
-// away: then it follows when the store is back.
+// commit sends a change to the store and waits for it, for CommitWait at most.
+// What is late follows by itself, also when the store is away and comes back.
 func (p *Presence) commit(ctx context.Context, op store.Op) error {
-	if p.member.Away() {
+	if p.opts.CommitWait == 0 || p.member.Away() {
 		p.member.Do(op, nil)
 		return nil
 	}
-	res, err := p.member.Await(ctx, op)
+	waiting, cancel := context.WithTimeout(ctx, p.opts.CommitWait)
+	defer cancel()
+	res, err := p.member.Await(waiting, op)
 	switch {
-	case errors.Is(err, node.ErrPending):
-		return nil
+	case errors.Is(err, node.ErrPending), waiting.Err() != nil && ctx.Err() == nil:
+		return nil // it is queued, and follows
 	case errors.Is(err, node.ErrClosed):
 		return fmt.Errorf("commit: %w", ErrClosed)
 	case err != nil:

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -47,6 +48,7 @@ type Session struct {
 
 	pulse pulse // of the scheduler
 	peer  *Peer // of a Callback; guarded by mu
+	wire  *wire // of presence.v1; set before the upgrade
 
 	mu       sync.Mutex
 	topics   []string // sorted, without ""
@@ -93,7 +95,7 @@ func (s *Session) identify(id Identity) {
 		s.user = s.ID()
 	}
 	s.topics = topicSet(id.Topics)
-	s.meta = slices.Clone(id.Meta)
+	s.meta = compact(id.Meta)
 	s.expires = id.Expires
 }
 
@@ -102,6 +104,15 @@ func (p *Presence) newID() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:])
 	return binary.BigEndian.Uint64(b[:])
+}
+
+// compact makes equal values equal bytes; null is none.
+func compact(meta json.RawMessage) json.RawMessage {
+	var b bytes.Buffer
+	if len(meta) == 0 || json.Compact(&b, meta) != nil || b.String() == "null" {
+		return nil
+	}
+	return b.Bytes()
 }
 
 func topicSet(topics []string) []string {
@@ -187,8 +198,8 @@ func (s *Session) lastByte() wheel.Time {
 func (s *Session) quiet(now wheel.Time) time.Duration { return time.Duration(now - s.lastByte()) }
 
 // Join adds the session to topics. A pending session joins with its
-// connection. It returns when the store has decided, or nil at once while the
-// store is away: then the change follows. ErrLimit: a name is too long, not
+// connection. It returns when the store has taken it, or nil after CommitWait,
+// at once while the store is away: then the change follows. ErrLimit: a name is too long, not
 // UTF-8 or contains a zero byte, or there would be too many; then none is
 // joined. ErrEnded: the session has ended.
 func (s *Session) Join(ctx context.Context, topics ...string) error {
@@ -232,13 +243,11 @@ func (s *Session) Leave(ctx context.Context, topics ...string) error {
 func (s *Session) SetMeta(ctx context.Context, v any) error {
 	var meta json.RawMessage
 	if v != nil {
-		var err error
-		if meta, err = json.Marshal(v); err != nil {
+		b, err := json.Marshal(v)
+		if err != nil {
 			return fmt.Errorf("presence: metadata: %w", err)
 		}
-		if string(meta) == "null" {
-			meta = nil
-		}
+		meta = compact(b)
 	}
 	if err := s.p.opts.Limits.checkMeta(meta); err != nil {
 		return err
