@@ -57,3 +57,9 @@ func (s *Store) CommitAs(lease store.Lease, call, over int64, ops []store.Op) er
 
 // Tag is what every key of a partition begins with.
 func (s *Store) Tag(shard int) string { return s.shards[shard].tag }
+
+// HoldFeeds keeps the log of a partition from being read until release.
+func (s *Store) HoldFeeds(shard int) (release func()) {
+	s.shards[shard].tail.turn <- struct{}{}
+	return s.shards[shard].tail.unlock
+}

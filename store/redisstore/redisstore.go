@@ -145,7 +145,7 @@ func newStore(client redis.UniversalClient, o Options, clock string) (*Store, er
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for i := range o.Partitions {
 		p := &shard{id: i, tag: "{" + o.Namespace + ":" + strconv.Itoa(i) + "}:"}
-		p.keys = []string{p.tag + "m"}
+		p.keys = []string{p.tag + "m", p.tag + "none"}
 		p.tail.init(s, p)
 		p.bells.init(s, p)
 		s.shards = append(s.shards, p)

@@ -1,6 +1,10 @@
 -- What every script begins with: the partition as it is now, and its leases.
 --
 -- KEYS[1]  {ns:p}:m, the partition's hash. Every other key has its tag.
+-- KEYS[2]  {ns:p}:none, which never exists. While a Cluster moves the slot from
+--          one master to another, Redis refuses a call that names a key it
+--          has and one it has not (TRYAGAIN). Else a script would find half
+--          of the partition, or fail in the middle.
 -- ARGV[1]  "<partitions> <lease in µs>". Others than the stored are refused.
 -- ARGV[2]  the generation to begin with, should one begin
 -- ARGV[3]  how many changes the log keeps

@@ -1,7 +1,7 @@
 #!lua
 -- Applies operations in order, in one step.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  lease number      ARGV[5]  nonce
 -- ARGV[6]  number of the call, greater than all before
 -- ARGV[7]  up to which number all calls are over: those are refused from now

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- Counts a topic.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  topic
 --
 -- Returns {now, generation, sequence, hold for, users, sessions, maybe gone}.

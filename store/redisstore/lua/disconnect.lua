@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Orders nodes to end sessions of a user, and ends the user's graces.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  user              ARGV[5]  session, or "" for all
 -- ARGV[6]  code              ARGV[7]  text
 --

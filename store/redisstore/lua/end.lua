@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Ends a lease at once.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  lease number      ARGV[5]  nonce
 -- ARGV[6]  grace, µs         ARGV[7]  cause
 --

@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- The partition as a reader sees it.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 --
 -- Returns {now, generation, sequence, hold for, cut, leases}; the leases are
 -- numbers and packed leases in turn.

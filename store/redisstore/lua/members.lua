@@ -1,7 +1,7 @@
 #!lua flags=no-writes
 -- A page of a topic's members.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  topic
 -- ARGV[5]  where to begin: "-", or "(" and a user
 -- ARGV[6]  how many

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Begins an incarnation of a node.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  nonce, which makes the lease unlike any other
 -- ARGV[5]  the node's id     ARGV[6]  its name
 -- ARGV[7]  its LeaveGrace    ARGV[8]  its KeepLastSeen, both µs

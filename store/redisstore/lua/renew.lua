@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Renews a lease, and tells its node what there is to do.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  lease number      ARGV[5]  nonce
 -- ARGV[6]  sessions held     ARGV[7], ARGV[8]  the halves of their digest
 -- ARGV[9]  1: all that was held is asserted

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Does what is due, for all nodes.
 --
--- KEYS[1], ARGV[1..3]  see base.lua
+-- KEYS[1..2], ARGV[1..3]  see base.lua
 -- ARGV[4]  lease number      ARGV[5]  nonce
 -- ARGV[6]  how many things to do
 -- ARGV[7]  what the store's clock must be, at least, as the caller knows; 0:
