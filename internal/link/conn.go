@@ -93,6 +93,7 @@ type Conn struct {
 	cfg      *Config
 	owner    Owner
 	dialects []Dialect
+	ch       *channel // nil: none
 
 	stage    atomic.Int32
 	over     atomic.Pointer[ending]

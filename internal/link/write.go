@@ -186,6 +186,9 @@ func (c *Conn) Beatable() bool { return c.stage.Load() == frames }
 
 // flush sends what is due, unless somebody is writing: then the writer does.
 func (c *Conn) flush() {
+	if c.due.Load()&dueChannel != 0 {
+		c.flushChannel()
+	}
 	if !c.direct {
 		if c.slow.CompareAndSwap(false, true) {
 			c.cfg.Slow.Go(c.flushSlow)
