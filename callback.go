@@ -73,7 +73,7 @@ func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) ht
 		if owned {
 			w = u // inside Middleware w leads there already
 		}
-		if m.upgrade(w, r) {
+		if m.upgrade(u, w, r) {
 			peer.start()
 		}
 		u.returned = true

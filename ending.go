@@ -50,6 +50,9 @@ func (s *Session) end(e End) *End {
 	if peer != nil {
 		peer.wake()
 	}
+	if s.wire != nil {
+		go s.wire.stop() // what it locks may be held right here
+	}
 	return &e
 }
 

@@ -18,3 +18,10 @@ func SessionOf(p *Presence, id string) *Session { return p.registry.byID(parseID
 
 // Lose ends a session as if its connection had broken.
 func Lose(s *Session) { s.end(End{Cause: CauseLost}) }
+
+// Followed is how many topics clients of presence.v1 follow.
+func Followed(p *Presence) int {
+	p.follows.mu.Lock()
+	defer p.follows.mu.Unlock()
+	return len(p.follows.topics)
+}

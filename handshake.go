@@ -10,7 +10,7 @@ import (
 // upgrade answers a handshake (RFC 6455 section 4.2) of Callback, without a
 // library's connection, which a quiet session has no use for. It says whether
 // the session is live. w leads to the upgrade.
-func (m *Mount) upgrade(w http.ResponseWriter, r *http.Request) bool {
+func (m *Mount) upgrade(u *upgrade, w http.ResponseWriter, r *http.Request) bool {
 	if r.Header.Get("Sec-WebSocket-Version") != "13" {
 		w.Header().Set("Sec-WebSocket-Version", "13")
 		http.Error(w, "Bad Request: only WebSocket version 13 is spoken here", http.StatusBadRequest)
@@ -25,8 +25,8 @@ func (m *Mount) upgrade(w http.ResponseWriter, r *http.Request) bool {
 	h.Set("Upgrade", "websocket")
 	h.Set("Connection", "Upgrade")
 	h.Set("Sec-WebSocket-Accept", acceptKey(strings.TrimSpace(keys[0])))
-	if p := chooseSubprotocol(m.set.Subprotocols, r.Header.Values("Sec-WebSocket-Protocol")); p != "" {
-		h.Set("Sec-WebSocket-Protocol", p)
+	if chosen := m.offer(u, r); chosen != nil {
+		h.Set("Sec-WebSocket-Protocol", chosen[0])
 	}
 	w.WriteHeader(http.StatusSwitchingProtocols)
 	if _, _, err := http.NewResponseController(w).Hijack(); err != nil {

@@ -46,7 +46,13 @@ func (s *Session) open() error {
 	if err := s.list(); err != nil {
 		return err
 	}
-	return s.connected()
+	if err := s.connected(); err != nil {
+		return err
+	}
+	if s.wire != nil {
+		s.wire.start()
+	}
+	return nil
 }
 
 // list tells the store of the session and waits for its word, for CommitWait

@@ -81,6 +81,14 @@ type Options struct {
 	// RequireStore refuses newcomers (503) while the store is away.
 	RequireStore bool
 
+	// Authorize says whether a client of the subprotocol presence.v1 may have
+	// what it asks for; nil allows it. An error's text is never sent. It is
+	// asked once per request, on a goroutine of the session, and may wait; a
+	// panic ends the process. Default, which is safe: a client may follow the
+	// topics its session is in (not everyone, ""), leave those it has joined
+	// itself, join none, and set metadata where the app has set none.
+	Authorize func(*Session, Ask) error
+
 	// Limits bound what clients and apps can ask for.
 	Limits Limits
 
@@ -131,6 +139,10 @@ type Limits struct {
 	SubscriberEvents int
 	// SnapshotMembers in one Snapshot. Default 10,000. Beyond: ErrTooLarge.
 	SnapshotMembers int
+	// FollowMembers that clients of presence.v1 are told by name, per topic.
+	// Default 1,000, at most SnapshotMembers. Beyond: they are told how many
+	// there are, once a second.
+	FollowMembers int
 	// WhenUserFull is RefuseNew by default.
 	WhenUserFull UserLimit
 }
@@ -225,6 +237,9 @@ func (l Limits) withDefaults() Limits {
 			*d.field = d.value
 		}
 	}
+	if l.FollowMembers == 0 {
+		l.FollowMembers = min(1_000, l.SnapshotMembers)
+	}
 	if l.Sessions == 0 {
 		l.Sessions = sessionsByFiles()
 	}
@@ -261,9 +276,12 @@ func (o Options) check() error {
 		{"ControlFramesPerSecond", o.Limits.ControlFramesPerSecond},
 		{"SubscriberEvents", o.Limits.SubscriberEvents},
 		{"SnapshotMembers", o.Limits.SnapshotMembers},
+		{"FollowMembers", o.Limits.FollowMembers},
 	} {
 		rule(l.value > 0, "Limits.%s is %d: there is no unlimited", l.name, l.value)
 	}
+	rule(o.Limits.FollowMembers <= o.Limits.SnapshotMembers,
+		"Limits.FollowMembers %d is more than SnapshotMembers %d", o.Limits.FollowMembers, o.Limits.SnapshotMembers)
 	rule(o.Limits.WhenUserFull <= ReplaceOldest, "Limits.WhenUserFull %d is unknown", o.Limits.WhenUserFull)
 	rule(len(o.NodeName) <= 256, "NodeName is longer than 256 bytes")
 	if len(errs) == 0 {

@@ -224,7 +224,7 @@ func (s *Session) Join(ctx context.Context, topics ...string) error {
 // waits and fails as Join does. Everyone, "", cannot be left.
 func (s *Session) Leave(ctx context.Context, topics ...string) error {
 	drop := topicSet(topics)
-	return s.change(ctx, store.Op{Kind: store.OpLeave, Topics: drop}, func() (bool, error) {
+	err := s.change(ctx, store.Op{Kind: store.OpLeave, Topics: drop}, func() (bool, error) {
 		left := slices.DeleteFunc(slices.Clone(s.topics), func(t string) bool {
 			_, found := slices.BinarySearch(drop, t)
 			return found
@@ -233,6 +233,8 @@ func (s *Session) Leave(ctx context.Context, topics ...string) error {
 		s.topics = left
 		return changed, nil
 	})
+	s.left(drop)
+	return err
 }
 
 // SetMeta replaces the session's metadata by v as JSON; nil removes it. An

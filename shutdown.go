@@ -72,6 +72,7 @@ func (p *Presence) shutdown(ctx context.Context) error {
 		err = fmt.Errorf("presence: shutdown: %w", context.Cause(ctx))
 		p.registry.all(func(s *Session) { s.end(p.shutdownEnd()) })
 	}
+	p.follows.close()
 	p.mirrors.Close()
 	if e := p.member.Close(ctx, p.opts.DrainGrace); e != nil && err == nil {
 		err = fmt.Errorf("presence: shutdown: %w", e)

@@ -192,6 +192,9 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		dialects[i] = d
 	}
 	s.conn = link.Upgrade(nc, &u.p.links, (*owner)(s), dialects, bytes.Clone(early), u.switched)
+	if s.wire != nil {
+		s.conn.OpenChannel(s.wire.deliver)
+	}
 	brw.Reader.Reset(s.conn)
 	brw.Writer.Reset(s.conn)
 	if !s.enter() {

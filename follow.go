@@ -1,0 +1,473 @@
+package presence
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// coalesce is how long the changes of a large topic are gathered.
+	coalesce = 100 * time.Millisecond
+	// smallTopic has so many members at most: its changes go at once.
+	smallTopic = 50
+	// countEvery is how often a topic that is too large for names is counted.
+	countEvery = time.Second
+	// metasMax bounds the metadata of one member in a message.
+	metasMax = 8 << 10
+
+	followRetry = time.Second
+)
+
+// follows are the topics that clients of presence.v1 on this node follow. Each
+// is read once, and what its followers are sent is made once for all of them.
+type follows struct {
+	p      *Presence
+	ctx    context.Context
+	cancel context.CancelFunc
+	active sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	topics map[string]*followed
+}
+
+func newFollows(p *Presence) *follows {
+	f := &follows{p: p, topics: map[string]*followed{}}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	return f
+}
+
+// close ends all of it, at Shutdown.
+func (h *follows) close() {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.cancel()
+	h.active.Wait()
+}
+
+// follow sends a client who is in the topic, now and from now on. One that
+// follows it already gets a new snapshot.
+func (h *follows) follow(w *wire, topic string) {
+	for !h.get(topic).add(w) {
+		if h.ctx.Err() != nil {
+			return
+		}
+	}
+	if w.s.ended.Load() != nil {
+		h.unfollow(w, topic) // forget may have come before
+	}
+}
+
+// get returns the topic, and begins to read it.
+func (h *follows) get(topic string) *followed {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := h.topics[topic]
+	if f == nil {
+		f = &followed{hub: h, topic: topic, followers: map[*wire]bool{}, members: map[string][]byte{}, touched: map[string]touch{}}
+		f.ctx, f.cancel = context.WithCancel(h.ctx)
+		h.topics[topic] = f
+		if h.closed {
+			f.cancel()
+		} else {
+			h.active.Add(1)
+			go f.run()
+		}
+	}
+	return f
+}
+
+func (h *follows) unfollow(w *wire, topic string) {
+	h.mu.Lock()
+	f := h.topics[topic]
+	h.mu.Unlock()
+	if f != nil {
+		f.drop(w)
+	}
+}
+
+// forget takes a client out of everything.
+func (h *follows) forget(w *wire) {
+	h.mu.Lock()
+	all := slices.Collect(maps.Values(h.topics))
+	h.mu.Unlock()
+	for _, f := range all {
+		f.drop(w)
+	}
+}
+
+// add makes w a follower, unless the topic is over.
+func (f *followed) add(w *wire) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.followers == nil {
+		return false
+	}
+	f.followers[w] = false
+	f.soon()
+	return true
+}
+
+// drop ends the topic with its last follower.
+func (f *followed) drop(w *wire) {
+	f.mu.Lock()
+	_, was := f.followers[w]
+	delete(f.followers, w)
+	last := was && len(f.followers) == 0
+	f.mu.Unlock()
+	if last {
+		f.end()
+	}
+}
+
+// end ends the topic, unless somebody has come meanwhile.
+func (f *followed) end() {
+	f.hub.mu.Lock()
+	defer f.hub.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.followers) > 0 && f.ctx.Err() == nil {
+		return
+	}
+	if f.hub.topics[f.topic] == f {
+		delete(f.hub.topics, f.topic)
+	}
+	f.followers = nil
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	f.cancel()
+}
+
+// touch is what a member was when its first change since the last delta came.
+type touch struct {
+	was   bool // a member
+	cause Cause
+}
+
+// followed is one topic.
+type followed struct {
+	hub    *follows
+	topic  string
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu        sync.Mutex
+	followers map[*wire]bool // true: has all that was sent; false: wants a snapshot
+	known     bool           // members or counts are
+	counting  bool           // only counts are
+	members   map[string][]byte
+	counts    Counts
+	version   uint64
+	touched   map[string]touch // since the last delta
+	snapshot  [][]byte         // as of version; nil: not made
+	sentAt    time.Time
+	timer     *time.Timer
+}
+
+// run reads the topic until nobody follows it.
+func (f *followed) run() {
+	defer f.hub.active.Done()
+	defer f.end()
+	defer f.cancel() // also where the store was closed
+	for f.ctx.Err() == nil {
+		counts, err := f.hub.p.Count(f.ctx, f.topic)
+		switch {
+		case err == nil && counts.Users > f.limit():
+			f.count(counts)
+			f.sleep(countEvery)
+			continue
+		case err == nil && f.isCounting() && counts.Users > f.limit()*3/4:
+			f.count(counts) // not back and forth
+			f.sleep(countEvery)
+			continue
+		case err == nil:
+			err = f.read()
+		}
+		switch {
+		case errors.Is(err, ErrClosed):
+			return
+		case errors.Is(err, ErrTooLarge):
+			f.sleep(coalesce) // the counts may lag behind
+		default:
+			f.sleep(followRetry)
+		}
+	}
+}
+
+func (f *followed) limit() int { return f.hub.p.opts.Limits.FollowMembers }
+
+func (f *followed) isCounting() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counting
+}
+
+func (f *followed) sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-f.ctx.Done():
+	}
+}
+
+// count takes over how many there are.
+func (f *followed) count(c Counts) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.known && f.counting && f.counts == c {
+		return
+	}
+	f.known, f.counting, f.counts = true, true, c
+	clear(f.members)
+	f.renew()
+}
+
+// renew: what was sent so far is of no use any more. f.mu is held.
+func (f *followed) renew() {
+	clear(f.touched)
+	f.version++
+	f.snapshot = nil
+	for w := range f.followers {
+		f.followers[w] = false
+	}
+	f.soon()
+}
+
+// read follows the members until they are too many. nil: the topic is to be
+// looked at anew.
+func (f *followed) read() error {
+	sub, err := f.hub.p.Subscribe(f.ctx, f.topic)
+	if err != nil {
+		return err
+	}
+	defer sub.Close()
+	for {
+		e, err := sub.Next(f.ctx)
+		if err != nil {
+			return err
+		}
+		if n := f.fold(&e); n > f.limit() {
+			return ErrTooLarge
+		}
+	}
+}
+
+// fold takes an event over and says how many members there are.
+func (f *followed) fold(e *Event) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e.Kind == Snapshot {
+		f.known, f.counting = true, false
+		clear(f.members)
+		for i := range e.Members {
+			if m := encodeMember(&e.Members[i]); m != nil {
+				f.members[e.Members[i].User] = m
+			}
+		}
+		f.renew()
+		return len(e.Members)
+	}
+	user := e.Member.User
+	_, was := f.members[user]
+	t, before := f.touched[user]
+	if !before {
+		t.was = was
+	}
+	if e.Kind == Leave {
+		t.cause = e.Cause
+		delete(f.members, user)
+	} else if m := encodeMember(&e.Member); m != nil {
+		f.members[user] = m
+	}
+	f.touched[user] = t
+	f.soon()
+	return len(f.members)
+}
+
+// soon sees to it that followers are sent what they lack: at once, or in a
+// large topic together with what else comes. f.mu is held.
+func (f *followed) soon() {
+	if !f.known || f.timer != nil || f.followers == nil {
+		return
+	}
+	wait := time.Until(f.sentAt.Add(coalesce))
+	if len(f.members) <= smallTopic || wait <= 0 {
+		f.flush()
+		return
+	}
+	f.later(wait)
+}
+
+// later calls flush after a while. f.mu is held.
+func (f *followed) later(wait time.Duration) {
+	f.timer = time.AfterFunc(wait, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.timer = nil
+		if f.followers != nil {
+			f.flush()
+		}
+	})
+}
+
+// flush sends what is due. A follower that has no room for a delta gets a new
+// snapshot when it has. f.mu is held.
+func (f *followed) flush() {
+	f.sentAt = time.Now()
+	deltas := f.deltas()
+	behind := false
+	for w, current := range f.followers {
+		if current {
+			f.followers[w] = len(deltas) == 0 || w.s.conn.Inject(deltas...)
+		} else {
+			f.followers[w] = w.s.conn.Inject(f.whole()...)
+		}
+		behind = behind || !f.followers[w]
+	}
+	if behind && f.timer == nil {
+		f.later(coalesce)
+	}
+}
+
+// deltas makes messages of what was touched. A user that came and went since
+// the last ones is not in them.
+func (f *followed) deltas() [][]byte {
+	if len(f.touched) == 0 {
+		return nil
+	}
+	var out parts
+	for user, t := range f.touched {
+		m, is := f.members[user]
+		switch {
+		case is && t.was:
+			out.add(`{"k":"update","member":`, m, `}`)
+		case is:
+			out.add(`{"k":"join","member":`, m, `}`)
+		case t.was:
+			name, _ := marshal(user)
+			cause, _ := marshal(t.cause)
+			out.add(`{"k":"leave","user":`, name, `,"cause":`+string(cause)+`}`)
+		}
+	}
+	clear(f.touched)
+	var msgs [][]byte
+	for _, items := range out.lists {
+		f.version++
+		msgs = append(msgs, encode(struct {
+			T       string          `json:"t"`
+			Topic   string          `json:"topic"`
+			Version uint64          `json:"version"`
+			Changes json.RawMessage `json:"changes"`
+		}{"delta", f.topic, f.version, list(items)}))
+	}
+	if msgs != nil {
+		f.snapshot = nil
+	}
+	return msgs
+}
+
+// whole is what a new follower needs.
+func (f *followed) whole() [][]byte {
+	if f.snapshot != nil {
+		return f.snapshot
+	}
+	if f.counting {
+		f.snapshot = [][]byte{encode(struct {
+			T        string `json:"t"`
+			Topic    string `json:"topic"`
+			Version  uint64 `json:"version"`
+			Users    int    `json:"users"`
+			Sessions int    `json:"sessions"`
+		}{"count", f.topic, f.version, f.counts.Users, f.counts.Sessions})}
+		return f.snapshot
+	}
+	var out parts
+	for _, m := range f.members {
+		out.add("", m, "")
+	}
+	if len(out.lists) == 0 {
+		out.lists = [][]byte{nil}
+	}
+	for i, items := range out.lists {
+		f.snapshot = append(f.snapshot, encode(struct {
+			T       string          `json:"t"`
+			Topic   string          `json:"topic"`
+			Version uint64          `json:"version"`
+			First   bool            `json:"first,omitempty"`
+			More    bool            `json:"more,omitempty"`
+			Members json.RawMessage `json:"members"`
+		}{"snapshot", f.topic, f.version, i == 0, i < len(out.lists)-1, list(items)}))
+	}
+	return f.snapshot
+}
+
+// parts are JSON values with commas between them, in lists that fit into a
+// message each.
+type parts struct{ lists [][]byte }
+
+// partMax leaves room for the name of the topic and the rest of a message.
+const partMax = 12 << 10
+
+func (p *parts) add(before string, item []byte, after string) {
+	n := len(before) + len(item) + len(after)
+	if last := len(p.lists) - 1; last < 0 || len(p.lists[last])+1+n > partMax {
+		p.lists = append(p.lists, nil)
+	}
+	last := &p.lists[len(p.lists)-1]
+	if len(*last) > 0 {
+		*last = append(*last, ',')
+	}
+	*last = append(append(append(*last, before...), item...), after...)
+}
+
+func list(items []byte) json.RawMessage {
+	return append(append([]byte{'['}, items...), ']')
+}
+
+// encodeMember is a member as clients see it; nil if its name alone is too long
+// for a message.
+func encodeMember(m *Member) []byte {
+	v := struct {
+		User     string            `json:"user"`
+		State    string            `json:"state"`
+		Away     bool              `json:"away"`
+		Sessions int               `json:"sessions"`
+		Since    int64             `json:"since"`
+		Metas    []json.RawMessage `json:"metas,omitempty"`
+		Cut      bool              `json:"cut,omitempty"`
+	}{User: m.User, State: m.State.String(), Away: m.Away, Sessions: m.Sessions, Since: m.Since.UnixMilli()}
+	size := 0
+	for _, meta := range m.Metas {
+		if size += len(meta) + 1; size > metasMax {
+			v.Cut = true
+			break
+		}
+		v.Metas = append(v.Metas, meta)
+	}
+	b, err := marshal(v)
+	if err != nil || len(b) > partMax {
+		return nil
+	}
+	return b
+}
+
+// marshal is json.Marshal without the escapes for HTML, which may make names
+// six times as long.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
