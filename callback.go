@@ -123,13 +123,14 @@ func (c *Peer) park() bool {
 	c.mu.Lock()
 	c.ref = ref
 	c.mu.Unlock()
+	c.parked.Store(ok && c.conn.Direct())
 	return ok
 }
 
 // Readable is for the poller, which serves many: heartbeats are taken care of
 // here, messages elsewhere.
-func (c *Peer) Readable() {
-	if !c.conn.Direct() || c.conn.Drain() {
+func (c *Peer) Readable(hungUp bool) {
+	if !c.conn.Direct() || c.conn.Arrive(hungUp) {
 		c.wake()
 	}
 }

@@ -246,8 +246,8 @@ func (s *Session) beat(v *vitals) (next wheel.Time) {
 	switch {
 	case b.dueAt == 0 && v.now >= next:
 		b.dueAt, b.beatAt = v.now, v.now
-		_, b.acked, _ = s.conn.Ahead()
 		s.conn.Beat(true)
+		_, b.acked, _ = s.conn.Ahead()
 	case b.dueAt != 0 && v.now-b.beatAt >= interval && s.conn.Sent() != 0:
 		b.beatAt = v.now
 		s.conn.Beat(true)

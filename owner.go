@@ -136,7 +136,11 @@ func (s *Session) arrived() wheel.Time {
 // peek reads what has arrived while the app is not reading, and wakes whoever
 // is to process it.
 func (s *Session) peek() link.View {
-	view := s.conn.Peek()
+	look := s.conn.Peek
+	if s.parked.Load() {
+		look = s.conn.Kept // the poller has read what there is
+	}
+	view := look()
 	if view == link.Found || view == link.Full {
 		s.mu.Lock()
 		peer := s.peer

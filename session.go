@@ -41,6 +41,7 @@ type Session struct {
 	provedAt atomic.Int64  // when it was challenged
 	proveAck atomic.Uint64 // what the client had acknowledged then
 	live     atomic.Bool
+	parked   atomic.Bool // read by the poller
 	looking  atomic.Bool
 	again    atomic.Bool // a look was due while one was running
 	released atomic.Bool

@@ -51,12 +51,18 @@ func (c *Conn) Peek() View {
 
 // readAhead reads once, and keeps what is the library's. c.rmu is held.
 func (c *Conn) readAhead() View {
+	view, _ := c.readOnce()
+	return view
+}
+
+// readOnce is readAhead, and says whether the read was short.
+func (c *Conn) readOnce() (view View, short bool) {
 	if c.over.Load() != nil || c.stage.Load() == handshake || c.rerr != nil {
-		return Quiet
+		return Quiet, false
 	}
 	room := keepMax - c.keptLen() - len(c.held)
 	if room <= 0 {
-		return Full
+		return Full, false
 	}
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
@@ -77,7 +83,19 @@ func (c *Conn) readAhead() View {
 		c.owner.Lost(err)
 	}
 	if n > 0 {
-		return Found
+		return Found, n < room
+	}
+	return Quiet, false
+}
+
+// Kept is Peek without reading: Full or Quiet, or Reading when somebody is.
+func (c *Conn) Kept() View {
+	if !c.rmu.TryLock() {
+		return Reading
+	}
+	defer c.rmu.Unlock()
+	if c.keptLen()+len(c.held) >= keepMax {
+		return Full
 	}
 	return Quiet
 }
@@ -118,6 +136,29 @@ func (c *Conn) readUntil(p []byte, t time.Time) (int, error) {
 // A connection that is not read by a library, but by an owner that is told
 // when something has arrived, is read with Drain and Take, and written with
 // TryWrite and Flush.
+
+// Arrive is Drain at the moment a poller says that something has arrived. While
+// the peer has not hung up, a short read is the last: what comes later is told
+// again.
+func (c *Conn) Arrive(hungUp bool) bool {
+	c.rmu.Lock()
+	before := c.last.Load()
+	for c.over.Load() == nil {
+		view, short := c.readOnce()
+		if view != Found || short && !hungUp {
+			break
+		}
+	}
+	if last := c.last.Load(); last != before {
+		c.vouched.Store(last) // it has just come: the kernel need not be asked
+	}
+	kept := c.keptLen() > 0
+	c.rmu.Unlock()
+	if c.due.Load() != 0 {
+		c.flush()
+	}
+	return kept
+}
 
 // Drain reads until nothing is left or as much is kept as may be, and says
 // whether there is something to Take.

@@ -121,11 +121,12 @@ type Conn struct {
 	in       frame.In
 	kept     []byte // for the library, before anything from nc
 	keptOff  int
-	held     []byte  // the beginning of an undecided frame
-	wait     *[]byte // what a read into a small p waits with
-	early    []byte  // came with the handshake, before the 101
-	stale    int     // bytes in the kernel that are older than the 101
-	insist   bool    // only the pong is proof
+	held     []byte     // the beginning of an undecided frame
+	asked    wheel.Time // when the library began to wait
+	wait     *[]byte    // what a read into a small p waits with
+	early    []byte     // came with the handshake, before the 101
+	stale    int        // bytes in the kernel that are older than the 101
+	insist   bool       // only the pong is proof
 	proven   bool
 	token    [8]byte
 	tokened  bool

@@ -38,6 +38,7 @@ func (c *Conn) read(p []byte) (int, error) {
 			return n, err
 		}
 		buf, k := c.room(p)
+		c.asked = c.cfg.Clock.Now()
 		n, err = c.nc.Read(buf[k:])
 		n, err = c.received(p, buf, k+n, n > 0, err)
 		if n > 0 || err != nil {
@@ -101,6 +102,9 @@ func (c *Conn) received(p, buf []byte, n int, some bool, err error) (int, error)
 		return 0, err
 	}
 	c.heard()
+	if last := c.last.Load(); int64(c.asked) != last {
+		c.vouched.Store(last) // the library was waiting: it has just come
+	}
 	if c.stage.Load() == frames {
 		n = c.scan(buf[:n])
 	} else {

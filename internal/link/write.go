@@ -380,16 +380,22 @@ func (c *Conn) Ahead() (waiting bool, acked uint64, ok bool) {
 	if c.sock == nil {
 		return false, 0, false
 	}
-	acked, ok = c.sock.Acked()
-	if !ok {
+	sent, target := c.sent.Load() != 0, c.target.Load()
+	if sent && target == 0 {
+		return false, 0, true // nothing was ahead: the kernel need not be asked
+	}
+	if !sent {
+		if n, ok := c.sock.Unacked(); !ok || n == 0 {
+			return false, 0, ok
+		}
+	}
+	if acked, ok = c.sock.Acked(); !ok {
 		return false, 0, false
 	}
-	if c.sent.Load() != 0 {
-		target := c.target.Load()
+	if sent {
 		return acked < target, min(acked, target), true
 	}
-	n, ok := c.sock.Unacked()
-	return n > 0, acked, ok
+	return true, acked, true
 }
 
 // SinceReceived is how long ago the kernel received data, read or not.

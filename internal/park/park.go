@@ -7,8 +7,9 @@ package park
 type Sleeper interface {
 	// Readable is called on a goroutine that serves many sockets: it must not
 	// wait for anything. It is called again only after more has arrived, so
-	// somebody has to read until nothing is left.
-	Readable()
+	// somebody has to read until nothing is left. hungUp says that the peer has
+	// shut its side; while it has not, a short read is the last.
+	Readable(hungUp bool)
 }
 
 // Ref names a parked socket. The zero Ref names none.

@@ -139,7 +139,7 @@ func (s *shard) run() {
 		}
 		for i := range max(0, n) {
 			if it := s.at(uint32(events[i].Fd), uint32(events[i].Pad)); it != nil {
-				it.Readable()
+				it.Readable(events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 			}
 		}
 	}
