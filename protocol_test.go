@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -55,6 +56,7 @@ type wired struct {
 	counts  map[string]int
 	log     []string
 	parts   int
+	asked   int
 }
 
 func wire(t *testing.T, c *wstest.Client) *wired {
@@ -73,6 +75,7 @@ func (b *bubble) wired(path string, headers ...string) *wired {
 
 func (w *wired) ask(format string, args ...any) {
 	w.t.Helper()
+	w.asked++
 	require.NoError(w.t, w.SendText("\x01"+fmt.Sprintf(format, args...)))
 }
 
@@ -134,11 +137,16 @@ func (w *wired) frame(f wstest.Frame) {
 	}
 }
 
-// last is the latest answer.
+// last is the answer to the latest request. It may wait for the store.
 func (w *wired) last() string {
 	w.t.Helper()
-	w.take()
-	require.NotEmpty(w.t, w.said)
+	for range 100 {
+		if w.take(); len(w.said) > w.asked { // and the welcome
+			break
+		}
+		wait(50 * time.Millisecond)
+	}
+	require.Len(w.t, w.said, w.asked+1)
 	m := w.said[len(w.said)-1]
 	return strings.TrimSpace(m.T + " " + m.Code)
 }
@@ -199,6 +207,7 @@ func TestFollowing(t *testing.T) {
 		require.Equal(t, "ok", bob.last())
 		require.Equal(t, []string{"ann"}, ann.users("room"))
 		bob.ask(`{"t":"join","topic":"room"}`)
+		require.Equal(t, "ok", bob.last())
 		require.Equal(t, []string{"ann", "bob"}, ann.users("room"))
 		require.Nil(t, bob.said[len(bob.said)-1].ID)
 
@@ -217,6 +226,7 @@ func TestFollowersSeeTheGrace(t *testing.T) {
 	inBubble(t, presence.Options{Authorize: all}, nil, func(t *testing.T, b *bubble) {
 		ann := b.wired("/?user=ann")
 		ann.ask(`{"t":"follow","topic":""}`)
+		require.Equal(t, []string{"ann"}, ann.users(""))
 		bob := b.wired("/?user=bob")
 		bob.Close()
 		ann.take()
@@ -421,7 +431,7 @@ func TestChannelAndAppShareTheConnection(t *testing.T) {
 
 // Nothing goes in between the fragments of a message of the app.
 func TestChannelWaitsForTheAppsMessage(t *testing.T) {
-	half := make(chan struct{})
+	var half chan struct{}
 	serve := func(ctx context.Context, c *presence.Conn) error {
 		w, err := c.Writer(ctx, websocket.MessageText)
 		if err != nil {
@@ -435,7 +445,11 @@ func TestChannelWaitsForTheAppsMessage(t *testing.T) {
 		}
 		return drop(ctx, c)
 	}
-	inBubble(t, presence.Options{Authorize: all}, func(p *presence.Presence) http.Handler { return p.Handler(serve) }, func(t *testing.T, b *bubble) {
+	route := func(p *presence.Presence) http.Handler {
+		half = make(chan struct{}) // of the bubble
+		return p.Handler(serve)
+	}
+	inBubble(t, presence.Options{Authorize: all}, route, func(t *testing.T, b *bubble) {
 		ann := b.dial("/?user=ann", v1)
 		require.NoError(t, ann.SendText("\x01"+`{"t":"follow","id":1,"topic":""}`))
 		wait(time.Second)
@@ -471,6 +485,7 @@ func TestLargeTopicsAreCoalescedAndThenCounted(t *testing.T) {
 			return all
 		}
 		open(60)
+		wait(time.Second)
 		require.Len(t, ann.users(""), 61)
 		wait(time.Second)
 		ann.take()
@@ -520,31 +535,50 @@ func TestLargeTopicsAreCoalescedAndThenCounted(t *testing.T) {
 	})
 }
 
+// gated is a connection whose reads can be held up.
+type gated struct {
+	net.Conn
+	gate chan struct{} // full: closed
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	g.gate <- struct{}{}
+	<-g.gate
+	return g.Conn.Read(p)
+}
+
 // A client that does not read loses deltas, and gets a snapshot when it reads.
 func TestSlowFollowerGetsASnapshot(t *testing.T) {
 	o := presence.Options{Authorize: all, HeartbeatInterval: -1}
-	inBubble(t, o, callback, func(t *testing.T, b *bubble) {
-		c, err := wstest.Handshake(b.conn(), "/?user=ann", v1)
+	both(t, o, func(t *testing.T, b *bubble) {
+		g := &gated{b.conn(), make(chan struct{}, 1)}
+		c, err := wstest.Dial(g, "/?user=ann", v1)
 		require.NoError(t, err)
-		stop := make(chan struct{})
-		go func() { // reads until it is stopped, and then not until it goes on
-			<-stop
-			c.Read()
-		}()
-		_ = c
-		close(stop)
-		wait(settle)
-		ann := wire(t, c)
-		ann.take()
+		t.Cleanup(func() { c.Close() })
+		ann := wire(t, c).take()
 		ann.ask(`{"t":"follow","topic":""}`)
-		ann.take()
+		require.Equal(t, []string{"ann"}, ann.users(""))
+
+		g.gate <- struct{}{}
 		meta := json.RawMessage(`"` + strings.Repeat("x", 4_000) + `"`)
 		for range 300 {
 			_, err := b.p.Open(t.Context(), presence.Identity{Meta: meta})
 			require.NoError(t, err)
+			wait(10 * time.Millisecond)
 		}
+		before := ann.version[""]
+		<-g.gate
 		wait(5 * time.Second)
 		require.Len(t, ann.users(""), 301)
+		snapshots := 0
+		for _, l := range ann.log {
+			if l == "snapshot" {
+				snapshots++
+			}
+		}
+		require.Greater(t, snapshots, 1)
+		require.Less(t, len(ann.log), 300, "what waited was bounded")
+		require.Greater(t, ann.version[""], before)
 	})
 }
 
