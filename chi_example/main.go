@@ -20,6 +20,7 @@ type config struct {
 	addr                     string
 	interval, timeout, grace time.Duration
 	away                     time.Duration
+	redis, node              string
 }
 
 func main() {
@@ -28,6 +29,8 @@ func main() {
 	flag.DurationVar(&c.interval, "interval", 25*time.Second, "heartbeat after so long without a byte")
 	flag.DurationVar(&c.timeout, "timeout", 55*time.Second, "give up after so long without a byte")
 	flag.DurationVar(&c.grace, "grace", 5*time.Second, "keep a user for so long after the last session was lost; 0: not at all")
+	flag.StringVar(&c.redis, "redis", "", "join the cluster in this Redis, as redis://host:port/0; empty: this process alone")
+	flag.StringVar(&c.node, "node", "", "name of this node, shown on the page")
 	flag.DurationVar(&c.away, "away", 5*time.Minute, "show a user as away after so long without a message")
 	flag.Parse()
 	if err := run(c); err != nil {
@@ -40,7 +43,14 @@ func run(c config) error {
 	if c.grace == 0 {
 		c.grace = -1 // in Options, 0 is the default
 	}
+	s, closeStore, err := openStore(c.redis)
+	if err != nil {
+		return err
+	}
+	defer closeStore()
 	p, err := presence.New(presence.Options{
+		Store:             s,
+		NodeName:          c.node,
 		Identify:          identify,
 		HeartbeatInterval: c.interval,
 		HeartbeatTimeout:  c.timeout,
