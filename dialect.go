@@ -1,6 +1,10 @@
 package presence
 
-import "github.com/a4cafe1a/presence/internal/link"
+import (
+	"bytes"
+
+	"github.com/a4cafe1a/presence/internal/link"
+)
 
 // Dialect is a convention by which clients and servers exchange heartbeats as
 // text messages, for page code that cannot see ping frames. Its messages are
@@ -30,6 +34,10 @@ var (
 	// PingPong: the text "ping" is answered by "pong", as common browser
 	// helpers expect.
 	PingPong Dialect = pingPong{}
+	// JSONPingPong: the text {"type":"ping"} is answered by {"type":"pong"}, as
+	// many hand-written clients and graphql-ws expect. White space around the
+	// tokens is allowed, other members are not.
+	JSONPingPong Dialect = jsonPingPong{}
 )
 
 type emptyMessage struct{}
@@ -57,3 +65,22 @@ func (pingPong) Answer(dst, msg []byte) ([]byte, bool) {
 }
 
 func (pingPong) Beat([]byte, bool) ([]byte, bool) { return nil, false }
+
+type jsonPingPong struct{}
+
+func (jsonPingPong) MaxLen() int { return 64 }
+
+func (jsonPingPong) Answer(dst, msg []byte) ([]byte, bool) {
+	for _, token := range [...]string{"{", `"type"`, ":", `"ping"`, "}"} {
+		var ok bool
+		if msg, ok = bytes.CutPrefix(bytes.TrimLeft(msg, " \t\r\n"), []byte(token)); !ok {
+			return nil, false
+		}
+	}
+	if len(bytes.TrimLeft(msg, " \t\r\n")) > 0 {
+		return nil, false
+	}
+	return append(dst, `{"type":"pong"}`...), true
+}
+
+func (jsonPingPong) Beat([]byte, bool) ([]byte, bool) { return nil, false }

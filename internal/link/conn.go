@@ -93,6 +93,7 @@ type Conn struct {
 	cfg      *Config
 	owner    Owner
 	dialects []Dialect
+	eager    bool     // a dialect beats before the client has used it
 	ch       *channel // nil: none
 
 	stage    atomic.Int32
@@ -163,6 +164,9 @@ func Upgrade(nc net.Conn, cfg *Config, owner Owner, dialects []Dialect, early []
 	c.in.MaxMessage = -1
 	for _, d := range dialects {
 		c.in.MaxMessage = max(c.in.MaxMessage, min(d.MaxLen(), 256))
+		if _, ok := d.Beat(nil, false); ok {
+			c.eager = true
+		}
 	}
 	c.early = early
 	if switched {
@@ -241,18 +245,17 @@ func (c *Conn) LastSent() wheel.Time { return wheel.Time(c.lastOut.Load()) }
 // RTT is the time between the latest answered ping and its pong, 0 if unknown.
 func (c *Conn) RTT() time.Duration { return time.Duration(c.rtt.Load()) }
 
-// Watches says that the client has used a dialect with beats of its own.
+// Watches says that the client expects the beats of a dialect: it has used
+// one, or one beats unasked.
 func (c *Conn) Watches() bool {
 	heard := c.heardBy.Load()
-	if heard == 0 {
+	if heard == 0 && !c.eager {
 		return false
 	}
 	var buf [256]byte
 	for i, d := range c.dialects {
-		if heard&(1<<i) != 0 {
-			if _, ok := d.Beat(buf[:0], true); ok {
-				return true
-			}
+		if _, ok := d.Beat(buf[:0], heard&(1<<i) != 0); ok {
+			return true
 		}
 	}
 	return false

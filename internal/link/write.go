@@ -152,7 +152,7 @@ func (c *Conn) Beat(ping bool) {
 	if ping {
 		bits |= duePing
 	}
-	if c.heardBy.Load() == 0 {
+	if c.heardBy.Load() == 0 && !c.eager {
 		bits &^= dueMessages
 	}
 	if bits != 0 {
