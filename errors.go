@@ -68,6 +68,8 @@ func storeError(op string, err error) error {
 		return fmt.Errorf("%s: %w", op, ErrClosed)
 	case errors.Is(err, store.ErrUnknown):
 		return fmt.Errorf("%s: %w: %w", op, ErrUnknown, err)
+	case errors.Is(err, store.ErrUnavailable):
+		return fmt.Errorf("%s: %w: %w", op, ErrStoreUnavailable, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s: %w", op, err)
 	default:

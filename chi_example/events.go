@@ -16,12 +16,17 @@ const (
 	keepAlive = 25 * time.Second
 	// A reader that takes nothing for so long is cut off.
 	writeWait = 10 * time.Second
+	// How long a new reader waits for its snapshot.
+	subscribeWait = 5 * time.Second
 )
 
 // events is GET /events?topic=T: server-sent events named snapshot, join,
 // leave and update.
 func (a api) events(w http.ResponseWriter, r *http.Request) {
-	sub, err := a.p.Subscribe(r.Context(), r.URL.Query().Get("topic"))
+	// While the store is away Subscribe waits; a reader rather asks again.
+	ctx, cancel := context.WithTimeout(r.Context(), subscribeWait)
+	sub, err := a.p.Subscribe(ctx, r.URL.Query().Get("topic"))
+	cancel()
 	if err != nil {
 		fail(w, err)
 		return
