@@ -21,6 +21,7 @@ type config struct {
 	interval, timeout, grace time.Duration
 	away                     time.Duration
 	redis, node              string
+	lease                    time.Duration
 }
 
 func main() {
@@ -31,6 +32,7 @@ func main() {
 	flag.DurationVar(&c.grace, "grace", 5*time.Second, "keep a user for so long after the last session was lost; 0: not at all")
 	flag.StringVar(&c.redis, "redis", "", "join the cluster in this Redis, as redis://host:port/0; empty: this process alone")
 	flag.StringVar(&c.node, "node", "", "name of this node, shown on the page")
+	flag.DurationVar(&c.lease, "lease", 10*time.Second, "with -redis: a node not heard of for so long is dead; the same on all nodes")
 	flag.DurationVar(&c.away, "away", 5*time.Minute, "show a user as away after so long without a message")
 	flag.Parse()
 	if err := run(c); err != nil {
@@ -43,7 +45,7 @@ func run(c config) error {
 	if c.grace == 0 {
 		c.grace = -1 // in Options, 0 is the default
 	}
-	s, closeStore, err := openStore(c.redis)
+	s, closeStore, err := openStore(c.redis, c.lease)
 	if err != nil {
 		return err
 	}

@@ -146,6 +146,7 @@ func (a api) show(w http.ResponseWriter, r *http.Request) {
 		Away     bool          `json:"away"`
 		Sessions []sessionJSON `json:"sessions"`
 		LastSeen *time.Time    `json:"last_seen"`
+		Partial  bool          `json:"partial,omitempty"` // other nodes may have more sessions
 	}
 	all, err := a.p.Lookup(r.Context(), user)
 	if err != nil && !errors.Is(err, presence.ErrUnknown) {
@@ -165,11 +166,11 @@ func (a api) show(w http.ResponseWriter, r *http.Request) {
 		answer.LastSeen = &st.LastSeen
 	}
 	infos, err := a.p.Sessions(r.Context(), user)
-	if err != nil {
-		// The state is known, the list is not complete.
+	if err != nil && !errors.Is(err, presence.ErrUnknown) {
 		fail(w, err)
 		return
 	}
+	answer.Partial = err != nil
 	for _, s := range infos {
 		answer.Sessions = append(answer.Sessions, sessionJSON{
 			s.ID, s.Node, s.Local, append([]string{}, s.Topics...), s.Meta, s.Away, s.Since, s.LastSeen,

@@ -104,8 +104,11 @@ func (p *Process) Logged(parts ...string) string {
 }
 
 // Interrupt is Ctrl-C.
-func (p *Process) Interrupt() {
-	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+func (p *Process) Interrupt() { p.Signal(os.Interrupt) }
+
+// Signal sends a signal; os.Kill is kill -9.
+func (p *Process) Signal(s os.Signal) {
+	if err := p.cmd.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
 	}
 }
