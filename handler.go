@@ -17,7 +17,9 @@ import (
 type Conn struct {
 	*websocket.Conn
 	*Session
-	r *http.Request
+	r     *http.Request
+	u     *upgrade
+	owned bool // the upgrade is to be finished here
 }
 
 // Read is that of websocket.Conn. When the session has ended, errors.As finds
@@ -56,24 +58,29 @@ func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
 	// What lasts is kept apart from what is done once: the frames that wait
 	// with serve decide how large the stack of a quiet connection is.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u, owned, r := m.prepare(w, r)
-		if u == nil {
+		c := m.accept(w, r)
+		if c == nil {
 			return
 		}
-		if owned {
-			defer u.finish()
-			w = u
-		}
-		if c := m.accept(u, w, r); c != nil {
-			c.run(u, serve)
-		}
+		defer c.leave()
+		c.served(serve(c.r.Context(), c))
 	})
 }
 
 // accept upgrades, and returns nil when the request has been answered.
-//
-//go:noinline
-func (m *Mount) accept(u *upgrade, w http.ResponseWriter, r *http.Request) *Conn {
+func (m *Mount) accept(w http.ResponseWriter, r *http.Request) (c *Conn) {
+	u, owned, r := m.prepare(w, r)
+	if u == nil {
+		return nil
+	}
+	if owned {
+		defer func() {
+			if c == nil {
+				u.finish()
+			}
+		}()
+		w = u
+	}
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols: m.offer(u, r), InsecureSkipVerify: true, // the origin was checked
 	})
@@ -86,21 +93,25 @@ func (m *Mount) accept(u *upgrade, w http.ResponseWriter, r *http.Request) *Conn
 		u.s.end(m.p.shutdownEnd())
 		return nil
 	}
-	return &Conn{Conn: ws, Session: u.s, r: r}
+	return &Conn{Conn: ws, Session: u.s, r: r, u: u, owned: owned}
 }
 
-// run calls serve and ends the session as it says.
-func (c *Conn) run(u *upgrade, serve func(context.Context, *Conn) error) {
-	defer c.p.running.Done()
-	defer func() {
-		if !u.returned { // a panic
-			c.end(End{Cause: CauseAppError, Code: codeAppError})
-		}
-		c.CloseNow()
-	}()
-	err := serve(c.r.Context(), c)
-	u.returned = true
+// served ends the session as what serve returned says.
+func (c *Conn) served(err error) {
+	c.u.returned = true
 	c.returned("serve", err)
+}
+
+// leave is called when serve has returned or panics.
+func (c *Conn) leave() {
+	defer c.p.running.Done()
+	if !c.u.returned {
+		c.end(End{Cause: CauseAppError, Code: codeAppError})
+	}
+	c.CloseNow()
+	if c.owned {
+		c.u.finish()
+	}
 }
 
 // begin counts a goroutine that Shutdown awaits.

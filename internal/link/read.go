@@ -18,33 +18,26 @@ var (
 )
 
 // Read gives the library what the client sent, without our heartbeats.
-func (c *Conn) Read(p []byte) (int, error) {
+//
+// In most connections it waits in nc.Read nearly always. Its frame and those
+// above decide how large the stack of a quiet connection is, so all else is
+// done in functions that have returned by then.
+func (c *Conn) Read(p []byte) (n int, err error) {
 	c.rmu.Lock()
-	n, err := c.read(p)
+	for {
+		if n, err = c.ready(p); n == 0 && err == nil && len(p) > 0 {
+			n, err = c.nc.Read(c.room(p))
+			n, err = c.received(p, n, err)
+		}
+		if n > 0 || err != nil || len(p) == 0 {
+			break
+		}
+	}
 	c.rmu.Unlock()
 	if c.due.Load() != 0 {
 		c.flush()
 	}
 	return n, err
-}
-
-// read waits in nc.Read, in most connections nearly always. Its frame and
-// those above decide how large the stack of a quiet connection is, so all else
-// is done in functions that have returned by then.
-func (c *Conn) read(p []byte) (int, error) {
-	for {
-		n, err := c.ready(p)
-		if n > 0 || err != nil || len(p) == 0 {
-			return n, err
-		}
-		buf, k := c.room(p)
-		c.asked = c.cfg.Clock.Now()
-		n, err = c.nc.Read(buf[k:])
-		n, err = c.received(p, buf, k+n, n > 0, err)
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
 }
 
 // ready returns what is there without waiting: kept bytes, or the end.
@@ -75,32 +68,35 @@ func (c *Conn) ready(p []byte) (int, error) {
 }
 
 // room is where to read to: behind the held bytes, into p if it is large
-// enough. Anything else goes back to the pool in received.
-func (c *Conn) room(p []byte) (buf []byte, held int) {
-	if c.stage.Load() != frames || len(p) >= len(c.held)+minRead {
-		return p, copy(p, c.held)
+// enough, else into a buffer that received takes back.
+func (c *Conn) room(p []byte) []byte {
+	c.asked = c.cfg.Clock.Now()
+	buf := p
+	if c.stage.Load() == frames && len(p) < len(c.held)+minRead {
+		c.wait = waiting.Get().(*[]byte)
+		if len(*c.wait) < len(c.held)+minRead {
+			*c.wait = make([]byte, len(c.held)+keepMax)
+		}
+		buf = *c.wait
 	}
-	c.wait = waiting.Get().(*[]byte)
-	if len(*c.wait) < len(c.held)+minRead {
-		*c.wait = make([]byte, len(c.held)+keepMax)
-	}
-	return *c.wait, copy(*c.wait, c.held)
+	return buf[copy(buf, c.held):]
 }
 
-// received takes what nc.Read returned; buf[:n] is what was held and what came.
-// It returns (0, nil) when all of it was ours, or went to the kept bytes.
-func (c *Conn) received(p, buf []byte, n int, some bool, err error) (int, error) {
-	own := c.wait
-	c.wait = nil
-	if own != nil {
+// received takes what nc.Read returned. It returns (0, nil) when all of it was
+// ours, or went to the kept bytes.
+func (c *Conn) received(p []byte, n int, err error) (int, error) {
+	buf, own := p, c.wait
+	if c.wait = nil; own != nil {
+		buf = *own
 		defer waiting.Put(own)
 	}
-	if !some {
+	if n <= 0 {
 		if err != nil {
 			err = c.readFailed(err)
 		}
 		return 0, err
 	}
+	n += len(c.held)
 	c.heard()
 	if last := c.last.Load(); int64(c.asked) != last {
 		c.vouched.Store(last) // the library was waiting: it has just come
