@@ -1,0 +1,222 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Options say how to connect. The zero value of each field is its default.
+type Options struct {
+	// Header is sent with each dial.
+	Header http.Header
+	// Auth is called before each dial, because tokens expire: it may set a
+	// header, or change the URL. ErrStop ends the Conn with 4401; with any
+	// other error it is tried again later.
+	Auth func(ctx context.Context, r *http.Request) error
+	// Subprotocols of the app, best first.
+	Subprotocols []string
+	// HTTPClient does the handshake. Default: http.DefaultClient.
+	HTTPClient *http.Client
+	// Interval is the heartbeat interval of the server. Default 25 s, until
+	// the server tells its own. Negative: the server is not watched.
+	Interval time.Duration
+	// MinDelay is the first bound of the random wait before a reconnect. It
+	// doubles with each try, up to MaxDelay. Default 2 s and 30 s.
+	MinDelay, MaxDelay time.Duration
+	// StableAfter: a connection that lasted so long resets the bound.
+	// Default 10 s.
+	StableAfter time.Duration
+	// DialTimeout bounds one handshake. Default 15 s.
+	DialTimeout time.Duration
+	// Outbox is how many messages Write keeps while there is no connection.
+	// Default 256.
+	Outbox int
+	// ReadLimit of a message in bytes. Default 32 KiB, at least 16 KiB.
+	ReadLimit int64
+	// OnOpen and OnDown are told of each connection and each loss, one at a
+	// time, on the goroutine that dials: they must not wait for the Conn.
+	OnOpen func()
+	OnDown func(Down)
+}
+
+// Down is a loss that will be made up for.
+type Down struct {
+	Code    int // of the close frame, 1006 without one
+	Reason  string
+	RetryIn time.Duration // negative: at the next Write
+}
+
+// CloseError is how a Conn ended for good.
+type CloseError struct {
+	Code   int
+	Reason string
+}
+
+// Error says code and reason.
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("client: closed: %d %s", e.Code, e.Reason)
+}
+
+var (
+	// ErrStop is returned by Options.Auth to give up.
+	ErrStop = errors.New("client: not signed in")
+	// ErrFull is returned by Write when the outbox is full.
+	ErrFull = errors.New("client: the outbox is full")
+)
+
+// Conn is a connection that comes back. All methods may be called
+// concurrently; Read by one goroutine at a time.
+type Conn struct {
+	url    string
+	o      Options
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   chan struct{} // the goroutine has ended
+	inbox  chan message
+	wake   chan struct{} // ends a wait for a Write
+
+	heardAt  atomic.Int64 // by the wall clock, in nanoseconds
+	interval atomic.Int64
+
+	mu     sync.Mutex
+	ws     *websocket.Conn // nil: down
+	outbox []message
+	own    string // the subprotocol of the app
+	wired  wired
+}
+
+type message struct {
+	kind websocket.MessageType
+	data []byte
+}
+
+// Dial connects, and returns when there is a connection, or no use in waiting
+// for one. ctx is for that only. The first failures are made up for like later
+// ones.
+func Dial(ctx context.Context, url string, o Options) (*Conn, error) {
+	o = o.withDefaults()
+	c := &Conn{url: url, o: o, done: make(chan struct{}), inbox: make(chan message, 256), wake: make(chan struct{}, 1)}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.interval.Store(int64(max(0, o.Interval)))
+	c.wired.init(c)
+	open := make(chan struct{})
+	var once sync.Once
+	told := c.o.OnOpen
+	c.o.OnOpen = func() {
+		once.Do(func() { close(open) })
+		if told != nil {
+			told()
+		}
+	}
+	go c.run()
+	select {
+	case <-open:
+		return c, nil
+	case <-c.ctx.Done():
+		<-c.done
+		return nil, context.Cause(c.ctx)
+	case <-ctx.Done():
+		c.end(1006, "given up")
+		<-c.done
+		return nil, ctx.Err()
+	}
+}
+
+func (o Options) withDefaults() Options {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&o.Interval, 25 * time.Second},
+		{&o.MinDelay, 2 * time.Second},
+		{&o.MaxDelay, 30 * time.Second},
+		{&o.StableAfter, 10 * time.Second},
+		{&o.DialTimeout, 15 * time.Second},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	if o.Outbox == 0 {
+		o.Outbox = 256
+	}
+	if o.ReadLimit == 0 {
+		o.ReadLimit = 32 << 10
+	}
+	o.ReadLimit = max(o.ReadLimit, 16<<10)
+	return o
+}
+
+// Read waits for the next message of the app, over reconnects. Call it all the
+// time: beyond 256 messages the connection is not read, and the server takes
+// the client for dead. The error is *CloseError, or ctx's, which loses nothing.
+func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
+	select {
+	case m := <-c.inbox:
+		return m.kind, m.data, nil
+	default:
+	}
+	select {
+	case m := <-c.inbox:
+		return m.kind, m.data, nil
+	case <-c.ctx.Done():
+		return 0, nil, context.Cause(c.ctx)
+	case <-ctx.Done():
+		return 0, nil, ctx.Err()
+	}
+}
+
+// Write sends a message, or keeps it for the next connection: ErrFull when
+// there are too many. What was sent just before a loss may be lost.
+func (c *Conn) Write(ctx context.Context, kind websocket.MessageType, data []byte) error {
+	if err := context.Cause(c.ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	ws := c.ws
+	if ws == nil {
+		defer c.mu.Unlock()
+		if len(c.outbox) >= c.o.Outbox {
+			return ErrFull
+		}
+		c.outbox = append(c.outbox, message{kind, append([]byte(nil), data...)})
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+		return nil
+	}
+	c.mu.Unlock()
+	return ws.Write(ctx, kind, data)
+}
+
+// Subprotocol is the app's own, "" without one.
+func (c *Conn) Subprotocol() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.own
+}
+
+// Close says goodbye and ends the Conn.
+func (c *Conn) Close() error {
+	c.end(1000, "")
+	<-c.done
+	return nil
+}
+
+// Done is closed when the Conn has ended for good; Err then says why.
+func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
+
+// Err is nil, or the *CloseError of a Conn that has ended.
+func (c *Conn) Err() error { return context.Cause(c.ctx) }
+
+func (c *Conn) end(code int, reason string) {
+	c.cancel(&CloseError{Code: code, Reason: reason})
+}
