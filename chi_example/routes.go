@@ -33,6 +33,7 @@ func routes(p *presence.Presence) http.Handler {
 	a := api{p}
 	r := chi.NewRouter()
 	r.Use(middleware.Logger, middleware.Recoverer, middleware.Compress(5))
+	r.Method(http.MethodGet, "/presence.js", p.ClientJS())
 	r.Get("/events", a.events) // a stream outlives any Timeout
 	r.Group(func(r chi.Router) {
 		r.Use(middleware.Timeout(10 * time.Second)) // presence drops it for /ws

@@ -173,15 +173,15 @@ func newBrowser(t *testing.T) *browser {
 }
 
 // newProcess is a browser that can be killed.
-func newProcess(t *testing.T) *browser {
+func newProcess(t *testing.T, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
-	ctx, cancel, err := launch(chromium(t))
+	ctx, cancel, err := launch(chromium(t), more...)
 	require.NoError(t, err)
 	t.Cleanup(cancel)
 	return &browser{t, ctx}
 }
 
-func launch(path string) (context.Context, func(), error) {
+func launch(path string, more ...chromedp.ExecAllocatorOption) (context.Context, func(), error) {
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
 		chromedp.DisableGPU,
@@ -191,7 +191,7 @@ func launch(path string) (context.Context, func(), error) {
 		chromedp.WindowSize(1280, 800),
 		chromedp.ModifyCmdFunc(ownGroup),
 	)
-	ctx, stop := chromedp.NewExecAllocator(context.Background(), opts...)
+	ctx, stop := chromedp.NewExecAllocator(context.Background(), append(opts, more...)...)
 	ctx, cancel := chromedp.NewContext(ctx)
 	end := func() { cancel(); stop() }
 	if err := chromedp.Do(ctx); err != nil {
