@@ -3,10 +3,14 @@
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
 
-.PHONY: test vet lint js fuzz bench-go
+.PHONY: test test-faults vet lint js fuzz bench-go
 
 test:
 	@scripts/check setup fmt vet lint imports js tests
+
+# What takes longer: a cluster of the example on a real Redis, broken in every way. About three minutes.
+test-faults:
+	PRESENCE_FAULTS=1 go test -count=1 -v -timeout=9m ./chi_example/faults
 
 vet:
 	@scripts/check fmt vet

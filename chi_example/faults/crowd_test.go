@@ -23,6 +23,8 @@ type client struct {
 	r    *rig
 	name string
 
+	restless bool // reloads all the time
+
 	// want is the node to go to, or away. moves: to another one if that is
 	// not there.
 	want  atomic.Int32
@@ -54,11 +56,27 @@ func (c *client) set(conn *websocket.Conn, at int) {
 func (c *client) leave(want int, moves bool) {
 	c.want.Store(int32(want))
 	c.moves.Store(moves)
+	c.closeTab()
+}
+
+func (c *client) closeTab() {
 	c.mu.Lock()
 	conn := c.conn
 	c.mu.Unlock()
 	if conn != nil {
 		_ = conn.Close(websocket.StatusGoingAway, "")
+	}
+}
+
+// reload lets restless users go and come back within their grace, all the
+// time, unless it has to be calm.
+func (c *client) reload() {
+	for c.r.ctx.Err() == nil {
+		pause(c.r.ctx, time.Duration(200+rand.IntN(600))*time.Millisecond)
+		if _, _, seen := c.state(); seen && !c.r.calm.Load() {
+			c.r.reloads.Add(1)
+			c.closeTab()
+		}
 	}
 }
 
@@ -90,7 +108,9 @@ func (c *client) run() {
 		err = <-ended
 		c.set(nil, away)
 		_ = conn.CloseNow()
-		c.r.ends.Add(1)
+		if !c.restless {
+			c.r.ends.Add(1)
+		}
 		// A server that goes says when to come back.
 		var ce websocket.CloseError
 		if errors.As(err, &ce) {

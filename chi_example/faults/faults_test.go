@@ -22,7 +22,7 @@ func TestQuick(t *testing.T) {
 	r := newRig(t, 150)
 	r.killNode(2)
 	r.restartRedis()
-	r.cutNode(1)
+	r.cutNode(1, (*wire).cut)
 	r.everybodyLeaves()
 }
 
@@ -33,7 +33,8 @@ func TestAllFaults(t *testing.T) {
 		r.killNode(k)
 	}
 	r.freezeNode(0)
-	r.cutNode(1)
+	r.cutNode(1, (*wire).cut)
+	r.cutNode(2, (*wire).breakOff)
 	r.restartRedis()
 	r.flushRedis()
 	r.pauseRedis(5 * time.Second)
@@ -182,15 +183,14 @@ func (r *rig) recovered(what string, marks []int) {
 }
 
 // cutNode takes the wire of a node away for longer than its lease.
-func (r *rig) cutNode(k int) {
+func (r *rig) cutNode(k int, cut func(*wire)) {
 	r.t.Helper()
 	n := r.nodes[k]
 	r.outlived(k, "cut off from Redis", func() {
 		n.takes.Store(false)
 		n.sick.Add(1)
-		n.wire.cut()
+		cut(n.wire)
 	}, func() {
-		// It is asked all the time.
 		n.wire.join()
 		n.takes.Store(true)
 	})

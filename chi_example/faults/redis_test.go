@@ -105,15 +105,17 @@ func (s *redisServer) ask(command string) (string, error) {
 }
 
 // wire is a node's way to Redis, which can be cut: then nothing arrives any
-// more in either direction, and nobody is told.
+// more in either direction, and nobody is told. Or it is broken: then all
+// connections end, and new ones too.
 type wire struct {
 	addr string
 	to   string
 	ln   net.Listener
 
-	mu    sync.Mutex
-	whole chan struct{} // closed while it is not cut
-	conns map[net.Conn]bool
+	mu     sync.Mutex
+	whole  chan struct{} // closed while it is not cut
+	broken bool
+	conns  map[net.Conn]bool
 }
 
 func newWire(t *testing.T, to string) *wire {
@@ -150,9 +152,19 @@ func (w *wire) cut() {
 	w.mu.Unlock()
 }
 
+func (w *wire) breakOff() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.broken = true
+	for c := range w.conns {
+		_ = c.Close()
+	}
+}
+
 func (w *wire) join() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.broken = false
 	select {
 	case <-w.whole:
 	default:
@@ -177,8 +189,12 @@ func (w *wire) serve(in net.Conn) {
 	}
 	defer out.Close()
 	w.mu.Lock()
+	broken := w.broken
 	w.conns[in], w.conns[out] = true, true
 	w.mu.Unlock()
+	if broken {
+		_ = in.Close()
+	}
 	var both sync.WaitGroup
 	for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
 		both.Go(func() {
