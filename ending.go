@@ -32,17 +32,22 @@ func (s *Session) end(e End) *End {
 	if listed {
 		p.member.Do(s.removeOp(&e), nil)
 	}
+	over := func() {
+		if cancel != nil {
+			cancel(&e)
+		}
+		if upgraded != nil {
+			upgraded(&e)
+		}
+	}
 	if s.conn != nil {
-		s.conn.Finish(&e, p.farewell(&e))
+		f := p.farewell(&e)
+		f.Before = over
+		s.conn.Finish(&e, f)
 	} else {
+		over()
 		s.release()
 		s.depart()
-	}
-	if cancel != nil {
-		cancel(&e)
-	}
-	if upgraded != nil {
-		upgraded(&e)
 	}
 	if hooks == hookDone {
 		s.disconnected(&e)

@@ -55,6 +55,9 @@ func (c *Conn) Request() *http.Request { return c.r }
 
 // Handler is Presence.Handler with the settings of the mount.
 func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
+	if serve == nil {
+		panic("presence: Handler: nil function")
+	}
 	// What lasts is kept apart from what is done once: the frames that wait
 	// with serve decide how large the stack of a quiet connection is.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -3,6 +3,7 @@ package presence
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/a4cafe1a/presence/internal/link"
 	"github.com/a4cafe1a/presence/internal/wheel"
@@ -206,7 +207,9 @@ func (s *Session) verify() error {
 		if errors.Is(err, link.ErrUnproven) {
 			cause = CauseSilent
 		}
-		return s.end(End{Cause: cause})
+		s.p.log.Debug("presence: not verified", "session", s.ID(), "user", s.user,
+			"within", s.p.opts.VerifyTimeout, "error", err)
+		return fmt.Errorf("%w: %w", s.end(End{Cause: cause}), err)
 	}
 	return s.open()
 }

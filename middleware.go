@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -113,6 +114,9 @@ func (p *Presence) Callback(setup func(*http.Request, *Peer) (Callbacks, error))
 
 // Middleware is Presence.Middleware with the settings of the mount.
 func (m *Mount) Middleware(next http.Handler) http.Handler {
+	if next == nil {
+		panic("presence: Middleware: nil handler")
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isUpgrade(r) {
 			next.ServeHTTP(w, r)
@@ -125,7 +129,7 @@ func (m *Mount) Middleware(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if !m.p.canHijack(w) {
+		if !m.p.canHijack(w, r) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -172,13 +176,19 @@ func (m *Mount) identify(r *http.Request) (Identity, error) {
 		return id, err
 	}
 	if err := m.p.opts.Limits.checkIdentity(id); err != nil {
-		return id, err
+		return id, &badIdentity{err}
 	}
 	if !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
 		return id, ErrUnauthorized
 	}
 	return id, nil
 }
+
+// badIdentity is an identity that breaks a limit. Its text is ours, and may be
+// sent.
+type badIdentity struct{ error }
+
+func (e *badIdentity) Unwrap() error { return e.error }
 
 // refuse answers with the status of err.
 func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
@@ -208,8 +218,12 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", strconv.Itoa(int((max(after, 0)+time.Second-1)/time.Second)))
 	}
 	text := http.StatusText(code)
-	if code == http.StatusBadRequest {
-		text += ": a name, the topics or the metadata break a limit"
+	var bad *badIdentity
+	if errors.As(err, &bad) {
+		text += strings.TrimPrefix(bad.Error(), ErrLimit.Error())
+		if p.rarely("identity") {
+			p.log.Warn("presence: Identify returned what breaks a limit", "path", r.URL.Path, "error", bad.error)
+		}
 	}
 	p.log.Debug("presence: refused", "path", r.URL.Path, "status", code, "reason", err)
 	http.Error(w, text, code)
@@ -229,7 +243,7 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 	case !isUpgrade(r):
 		m.answerPlain(w, r)
 		return nil, false, nil
-	case !p.canHijack(w):
+	case !p.canHijack(w, r):
 		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
 		return nil, false, nil
 	case !p.originAllowed(r, m.set.OriginPatterns):

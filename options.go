@@ -29,7 +29,7 @@ type Options struct {
 	// client is asked for a sign of life. Default 25 s: the shortest common
 	// idle limit of proxies is 55 s, and some networks forget a connection
 	// after 30 s. Each wait is shortened at random by up to a tenth.
-	// Negative: no heartbeats; HeartbeatTimeout must be off too.
+	// Negative: no heartbeats, and then nobody is ended as silent either.
 	HeartbeatInterval time.Duration
 
 	// HeartbeatTimeout is how long nothing may be received before the
@@ -255,7 +255,7 @@ func (o Options) check() error {
 		}
 	}
 	rule(o.HeartbeatTimeout == 0 || o.HeartbeatInterval > 0,
-		"HeartbeatTimeout needs a HeartbeatInterval")
+		"HeartbeatTimeout %v needs heartbeats: leave it 0, or give HeartbeatInterval", o.HeartbeatTimeout)
 	rule(o.HeartbeatTimeout == 0 || 2*o.HeartbeatTimeout >= 3*o.HeartbeatInterval,
 		"HeartbeatTimeout %v is less than 1.5 x HeartbeatInterval %v", o.HeartbeatTimeout, o.HeartbeatInterval)
 	rule(o.HeartbeatInterval == 0 || o.HeartbeatInterval >= 10*time.Millisecond,

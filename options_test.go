@@ -82,7 +82,7 @@ func TestOptionsRules(t *testing.T) {
 		{"just 1.5 times", presence.Options{HeartbeatInterval: 2 * time.Second, HeartbeatTimeout: 3 * time.Second}, nil},
 		{"less than 1.5 times", presence.Options{HeartbeatInterval: 2 * time.Second, HeartbeatTimeout: 3*time.Second - 1}, []string{"1.5 x HeartbeatInterval"}},
 		{"timeout below the default interval", presence.Options{HeartbeatTimeout: 10 * time.Second}, []string{"10s", "25s"}},
-		{"timeout without heartbeats", presence.Options{HeartbeatInterval: -1, HeartbeatTimeout: time.Minute}, []string{"needs a HeartbeatInterval"}},
+		{"timeout without heartbeats", presence.Options{HeartbeatInterval: -1, HeartbeatTimeout: time.Minute}, []string{"needs heartbeats"}},
 		{"no heartbeats at all", presence.Options{HeartbeatInterval: -1}, nil},
 		{"heartbeats that end nothing", presence.Options{HeartbeatTimeout: -1}, nil},
 		{"interval too short", presence.Options{HeartbeatInterval: time.Millisecond}, []string{"less than 10ms"}},

@@ -30,7 +30,7 @@ func (p *Presence) originAllowed(r *http.Request, patterns []string) bool {
 			}
 		}
 	}
-	if p.once("origin") {
+	if p.rarely("origin") {
 		p.log.Warn("presence: refused a page of another origin; see Route.OriginPatterns", "origin", cutText(origin), "host", r.Host)
 	}
 	return false

@@ -56,7 +56,8 @@ type Presence struct {
 	downDone chan struct{}
 	downErr  error
 
-	told sync.Map // what has been logged once
+	told     sync.Map // what has been logged once
+	toldLast sync.Map // when the rest was
 }
 
 // New checks the options, all at once, and starts the scheduler and the lease
@@ -233,6 +234,15 @@ func (p *Presence) added(id string, r store.Result) {
 func (p *Presence) once(key string) bool {
 	_, before := p.told.LoadOrStore(key, true)
 	return !before
+}
+
+// rarely says whether the last time for the key was a while ago: for logs of
+// what a client can bring about.
+func (p *Presence) rarely(key string) bool {
+	last, _ := p.toldLast.LoadOrStore(key, new(atomic.Int64))
+	at, now := last.(*atomic.Int64), int64(p.wheel.Exact())
+	was := at.Load()
+	return (was == 0 || now-was > int64(10*time.Second)) && at.CompareAndSwap(was, now)
 }
 
 func isLimit(err error) bool { return errors.Is(err, ErrLimit) }

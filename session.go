@@ -178,7 +178,7 @@ func (s *Session) Info() SessionInfo {
 		ID: s.ID(), User: s.user, Node: s.p.node.Name,
 		Topics: slices.Clone(s.topics), Meta: s.meta, Away: s.away,
 		Local: true, Since: s.since,
-		LastSeen: time.Now().Add(-max(0, s.quiet(s.p.wheel.Exact()))),
+		LastSeen: time.Now().Add(-max(0, s.quiet(s.p.wheel.Exact()))).Round(0),
 	}
 	if info.Since.IsZero() {
 		info.Since = s.started

@@ -301,6 +301,7 @@ type paced struct {
 	most  int
 	pause time.Duration
 	taken atomic.Int64
+	last  atomic.Int64 // when it took something, in nanoseconds
 	held  atomic.Bool
 }
 
@@ -311,5 +312,6 @@ func (c *paced) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p[:min(len(p), c.most)])
 	c.taken.Add(int64(n))
+	c.last.Store(time.Now().UnixNano())
 	return n, err
 }

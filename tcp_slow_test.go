@@ -88,9 +88,9 @@ func TestDownloadThatStopsIsReaped(t *testing.T) {
 		s, slow, _ := downloading(t, secure)
 		eventually(t, func() bool { return slow.taken.Load() > download/3 }, "it should take a part")
 		s.stays("ann")
-		stopped := time.Now()
 		slow.held.Store(true)
 		e := s.end("ann")
+		stopped := time.Unix(0, slow.last.Load())
 		require.Equal(t, presence.CauseSilent, e.Cause)
 		require.GreaterOrEqual(t, e.at.Sub(stopped), beats().HeartbeatTimeout/2)
 		require.Less(t, e.at.Sub(stopped), 2*beats().HeartbeatTimeout) // what it has room for arrives first

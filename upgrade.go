@@ -210,7 +210,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // canHijack walks to the writer that decides. What stands in the way, and the
 // cure, is logged once per type.
-func (p *Presence) canHijack(w http.ResponseWriter) bool {
+func (p *Presence) canHijack(w http.ResponseWriter, r *http.Request) bool {
 	for {
 		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
@@ -228,7 +228,7 @@ func (p *Presence) canHijack(w http.ResponseWriter) bool {
 			cure = "mount the WebSocket outside of http.TimeoutHandler"
 		}
 		p.log.Error("presence: this http.ResponseWriter cannot be hijacked, so no WebSocket passes",
-			"type", name, "cure", cure)
+			"type", name, "path", r.URL.Path, "cure", cure)
 	}
 	return false
 }

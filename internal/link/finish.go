@@ -14,6 +14,10 @@ type Farewell struct {
 	Code   int           // of the close frame; 0: none is sent
 	Reason string        // at most 123 bytes
 	Linger time.Duration // how long all of it may take; meanwhile what arrives is discarded
+
+	// Before is called when the end is decided, and before the library's
+	// calls fail: who sees them fail finds the reason. nil: nothing.
+	Before func()
 }
 
 // Finish ends the connection. It returns at once: from here the library's
@@ -26,6 +30,9 @@ type Farewell struct {
 func (c *Conn) Finish(err error, f Farewell) {
 	if !c.over.CompareAndSwap(nil, &ending{err}) {
 		return
+	}
+	if f.Before != nil {
+		f.Before()
 	}
 	c.due.Store(0)
 	if f.Reset {
