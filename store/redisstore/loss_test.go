@@ -159,8 +159,12 @@ var lost = map[string]func(t *testing.T, from *server, moments func()) *server{
 		// The first replica gave the master a new id. That is no loss, but
 		// looks like one: let the hold pass.
 		s := frozen(t, from.client(t), "p")
-		register(t, s, "z")
-		s.Advance(lease + time.Second)
+		z := register(t, s, "z")
+		for range 4 {
+			s.Advance(lease / 3)
+			renew(t, s, z, true)
+		}
+		require.NoError(t, s.End(ctx, z, 0, store.CauseShutdown))
 		eventually(t, 20*time.Second, "the replica has not caught up", synced)
 		// Cut off, it keeps what it has.
 		require.NoError(t, c.Do(ctx, "replicaof", "127.0.0.1", "1").Err())
