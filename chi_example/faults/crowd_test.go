@@ -35,7 +35,9 @@ type client struct {
 	at     int // the node of conn
 	epoch  int // changes with conn
 	seen   bool
-	seenAt time.Time // when another node first knew
+	seenAt time.Time     // when another node first knew
+	left   time.Time     // when the tab was closed last
+	gap    time.Duration // the longest it took to be connected again
 }
 
 // state says on which node the user has been known to be since epoch.
@@ -50,6 +52,10 @@ func (c *client) set(conn *websocket.Conn, at int) {
 	defer c.mu.Unlock()
 	c.conn, c.at, c.seen = conn, at, false
 	c.epoch++
+	if conn != nil && !c.left.IsZero() {
+		c.gap = max(c.gap, time.Since(c.left))
+		c.left = time.Time{}
+	}
 }
 
 // leave closes the tab, if it is open, and sends the user elsewhere.
@@ -62,10 +68,18 @@ func (c *client) leave(want int, moves bool) {
 func (c *client) closeTab() {
 	c.mu.Lock()
 	conn := c.conn
+	c.left = time.Now()
 	c.mu.Unlock()
 	if conn != nil {
 		_ = conn.Close(websocket.StatusGoingAway, "")
 	}
+}
+
+// slow says that the user once took about a grace to reload.
+func (c *client) slow() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gap > grace*7/10
 }
 
 // reload lets restless users go and come back within their grace, all the

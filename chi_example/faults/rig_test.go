@@ -298,14 +298,14 @@ func (r *rig) marks() (at []int) {
 	return at
 }
 
-// quiet requires that no watcher of these nodes was told anything. Those who
-// reload may take longer than their grace, on a busy machine.
+// quiet requires that no watcher of these nodes was told anything, but of
+// those who took longer to reload than their grace, on a busy machine.
 func (r *rig) quiet(marks []int, nodes ...int) {
 	r.t.Helper()
 	for _, k := range nodes {
 		all, _ := r.followers[k].since(marks[k])
 		for _, c := range r.clients {
-			if c.restless {
+			if c.restless && c.slow() {
 				delete(all, c.name)
 			}
 		}
