@@ -268,7 +268,7 @@ func TestOtherAnswersLeaveNoTrace(t *testing.T) {
 		next   http.HandlerFunc
 	}{
 		{"ordinary page", 200, "page", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "page") }},
-		{"error", http.StatusForbidden, "no\n", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 403) }},
+		{"error", http.StatusForbidden, "no\n", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }},
 		{"redirect", 302, "", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "/other")
 			w.WriteHeader(302)

@@ -159,11 +159,12 @@ func FuzzDecoder(f *testing.F) {
 // refuser takes nothing out.
 type refuser struct{}
 
-func (refuser) Data()               {}
-func (refuser) Control(frame.Op)    {}
-func (refuser) Pong([]byte) bool    { return false }
-func (refuser) Close(int, []byte)   {}
-func (refuser) Message([]byte) bool { return false }
+func (refuser) Data()                {}
+func (refuser) Control(frame.Op)     {}
+func (refuser) Pong([]byte) bool     { return false }
+func (refuser) Close(int, []byte)    {}
+func (refuser) Message([]byte) bool  { return false }
+func (refuser) Channel([]byte, bool) {}
 
 // reference decodes a whole stream, one frame after the other.
 func reference(b []byte, limit int, r *recorder) error {

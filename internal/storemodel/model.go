@@ -29,13 +29,12 @@ type model struct {
 }
 
 type modelLease struct {
-	number              int
-	node                string
-	leaveGrace          time.Duration
-	end, grace          time.Duration
-	cause               store.Cause
-	asserted            bool
-	replaced, delivered int // orders Replaced: sent, and acknowledged
+	number     int
+	node       string
+	leaveGrace time.Duration
+	end, grace time.Duration
+	cause      store.Cause
+	asserted   bool
 }
 
 type modelSession struct {

@@ -298,7 +298,6 @@ type event struct {
 	changes      reader // topic, kind, cause, ...
 	count        int    // of them
 	described    bool
-	metas        string
 }
 
 // dispatch gives the changes of one entry to the feeds, and moves at to its

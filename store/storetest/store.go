@@ -27,7 +27,8 @@ var storeRules = []rule{
 		c.check(s.Shards() >= 1, "%d shards", s.Shards())
 		for i := range 1000 {
 			u := fmt.Sprint("u", i)
-			c.check(s.ShardOf(u) >= 0 && s.ShardOf(u) < s.Shards() && s.ShardOf(u) == s.ShardOf(u), "%s lives in %d", u, s.ShardOf(u))
+			first, again := s.ShardOf(u), s.ShardOf(u)
+			c.check(first >= 0 && first < s.Shards() && first == again, "%s lives in %d and %d", u, first, again)
 		}
 		for _, shard := range []int{-1, s.Shards()} {
 			_, err := s.Register(ctx, shard, store.Node{ID: "x"})
