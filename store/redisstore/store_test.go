@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"flag"
 	"path"
 	"slices"
 	"testing"
@@ -59,6 +60,11 @@ func TestStoreRealClock(t *testing.T) {
 }
 
 func TestModel(t *testing.T) {
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		// Each step makes some ten calls.
+		require.NoError(t, f.Value.Set("40"))
+		defer func() { _ = f.Value.Set(f.DefValue) }()
+	}
 	client := sharedServer(t).client(t)
 	storemodel.Run(t, func(o storemodel.Options) storemodel.Store {
 		s, err := redisstore.NewFrozen(client, redisstore.Options{Namespace: namespace(), Lease: o.Lease, Log: o.Log})
