@@ -3,7 +3,7 @@
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
 
-.PHONY: test test-faults vet lint js fuzz bench-go
+.PHONY: test test-faults vet lint js foreign fuzz bench-go
 
 test:
 	@scripts/check setup fmt vet lint imports js tests
@@ -20,6 +20,10 @@ lint:
 
 js:
 	@scripts/check setup js
+
+# The clients of others, from the npm registry. About a minute.
+foreign:
+	@scripts/check setup foreign
 
 fuzz:
 	@FUZZTIME=$(FUZZTIME) scripts/check fuzz

@@ -1,0 +1,132 @@
+// Foreign clients, unchanged, against chi_example: each stays connected for several timeouts of the server, on one
+// session, and comes back after a restart in the way it has. PRESENCE_SERVER is the built example.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { createServer } from "node:net";
+import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Window } from "happy-dom";
+import { WebSocket } from "ws";
+
+// It looks for a document when it is loaded, to tell Node from a page.
+const { WebSocket: Reconnecting } = await import("partysocket");
+
+// A page, as far as the other libraries look.
+const page = new Window({ url: "http://localhost/" });
+for (const name of ["document", "navigator", "HTMLElement", "HTMLIFrameElement", "Node"]) globalThis[name] = page[name];
+for (const name of ["addEventListener", "removeEventListener"]) globalThis[name] = page[name].bind(page);
+globalThis.window = globalThis;
+// Vue wraps plain objects, and takes this class for one unless it has a browser's name.
+globalThis.WebSocket = class extends WebSocket {
+	get [Symbol.toStringTag]() { return "WebSocket"; }
+};
+globalThis.IS_REACT_ACT_ENVIRONMENT = false;
+
+const TIMEOUT = 2_000;
+let port;
+let server;
+
+async function start() {
+	server = spawn(process.env.PRESENCE_SERVER, ["-addr", `127.0.0.1:${port}`, "-interval", "1s", "-timeout", "2s", "-grace", "500ms"], { stdio: "ignore" });
+	await until(async () => (await fetch(`http://127.0.0.1:${port}/healthz`)).ok, "the server serves");
+}
+
+async function stop(signal) {
+	const ended = new Promise((resolve) => server.once("exit", resolve));
+	server.kill(signal);
+	await ended;
+}
+
+async function until(ok, what) {
+	for (const end = Date.now() + 20_000; Date.now() < end; await sleep(50)) {
+		try {
+			if (await ok()) return;
+		} catch {
+			// not yet
+		}
+	}
+	assert.fail(`not within 20 s: ${what}`);
+}
+
+before(async () => {
+	port = await new Promise((resolve) => {
+		const s = createServer().listen(0, "127.0.0.1", () => {
+			const { port } = s.address();
+			s.close(() => resolve(port));
+		});
+	});
+	await start();
+});
+after(() => stop("SIGKILL"));
+
+const url = (user) => `ws://127.0.0.1:${port}/ws?user=${user}`;
+const sessions = async (user) => (await (await fetch(`http://127.0.0.1:${port}/online/${user}`)).json()).sessions.map((s) => s.id);
+
+const clients = {
+	ws: (user) => {
+		// It has no reconnect of its own.
+		let stopped = false;
+		let socket;
+		const dial = () => {
+			socket = new WebSocket(url(user));
+			socket.on("error", () => {});
+			socket.on("close", () => stopped || setTimeout(dial, 500));
+		};
+		dial();
+		return () => { stopped = true; socket.close(); };
+	},
+	"reconnecting-websocket": async (user) => {
+		const { default: mod } = await import("reconnecting-websocket");
+		const socket = new (mod.default ?? mod)(url(user), [], { WebSocket });
+		return () => socket.close();
+	},
+	partysocket: async (user) => {
+		const socket = new Reconnecting(url(user), [], { WebSocket });
+		return () => socket.close();
+	},
+	vueuse: async (user) => {
+		const { useWebSocket } = await import("@vueuse/core");
+		const { effectScope } = await import("vue");
+		const scope = effectScope();
+		let seen;
+		scope.run(() => { seen = useWebSocket(url(user), { heartbeat: { message: "ping", responseMessage: "pong", interval: 1_000, pongTimeout: 1_000 }, autoReconnect: true }); });
+		return () => { const data = seen.data.value; seen.close(); scope.stop(); assert.equal(data, null, "no heartbeat reaches the app"); };
+	},
+	"react-use-websocket": async (user) => {
+		const { default: mod } = await import("react-use-websocket");
+		const useWebSocket = mod.default ?? mod;
+		const React = await import("react");
+		const { createRoot } = await import("react-dom/client");
+		const seen = [];
+		const root = createRoot(document.createElement("div"));
+		const App = () => {
+			const { lastMessage } = useWebSocket(url(user), {
+				heartbeat: { message: "ping", returnMessage: "pong", interval: 1_000, timeout: 3_000 }, shouldReconnect: () => true, reconnectInterval: 500, reconnectAttempts: 100,
+			});
+			if (lastMessage) seen.push(lastMessage.data);
+			return null;
+		};
+		root.render(React.createElement(App));
+		return () => { root.unmount(); assert.deepEqual(seen, [], "no heartbeat reaches the app"); };
+	},
+};
+
+test("each stays for five timeouts, and comes back", async (t) => {
+	const names = Object.keys(clients);
+	const ends = {};
+	for (const name of names) ends[name] = await clients[name](name);
+	const first = {};
+	for (const name of names) {
+		await until(async () => (first[name] = await sessions(name)).length === 1, `${name} is there`);
+	}
+	await sleep(5 * TIMEOUT);
+	for (const name of names) {
+		await t.test(`${name} stays`, async () => assert.deepEqual(await sessions(name), first[name]));
+	}
+	await stop("SIGTERM");
+	await start();
+	for (const name of names) {
+		await t.test(`${name} comes back`, () => until(async () => (await sessions(name)).length === 1, name));
+		await t.test(`${name} ends`, () => ends[name]());
+	}
+});
