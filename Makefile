@@ -3,7 +3,7 @@
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
 
-.PHONY: test test-faults vet lint js foreign fuzz bench-go
+.PHONY: test test-faults vet lint js foreign fuzz bench bench-go
 
 test:
 	@scripts/check setup fmt vet lint imports js tests
@@ -27,6 +27,10 @@ foreign:
 
 fuzz:
 	@FUZZTIME=$(FUZZTIME) scripts/check fuzz
+
+# This package beside its peers. About ten minutes on a machine of its own; bench/run.sh -quick takes two.
+bench:
+	bench/run.sh -rounds 1 -only presence,presence-blocking,netpollfloor,nbio,gws-sp,gorilla,melody,centrifuge,rawcoder,nhooyr
 
 bench-go:
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
