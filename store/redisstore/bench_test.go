@@ -119,7 +119,7 @@ func TestMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a Redis")
 	}
-	const users = 50_000
+	const users = 20_000
 	client, m, l := bench(t)
 	commit(t, m, l, add("first", "first")) // keys that are there once
 	used := func(c *redis.Client) int {
@@ -159,7 +159,7 @@ func TestMemory(t *testing.T) {
 		}
 		// Tables that grow are there twice until they are moved.
 		per := 1 << 30
-		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		for end := time.Now().Add(700 * time.Millisecond); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 			per = min(per, (used(client)-before)/users)
 		}
 		t.Logf("%s: %d B", x.name, per)

@@ -148,7 +148,7 @@ var lost = map[string]func(t *testing.T, from *server, moments func()) *server{
 	},
 	"promoted behind its master": func(t *testing.T, from *server, moments func()) *server {
 		_, port, _ := net.SplitHostPort(from.addr)
-		replica := newServer(t, "--replicaof", "127.0.0.1 "+port, "--repl-diskless-sync-delay", "0")
+		replica := newServer(t, "--replicaof", "127.0.0.1 "+port)
 		c := replica.client(t)
 		synced := func() bool {
 			a, _ := from.client(t).Get(ctx, "{p:0}:ahead").Result()
@@ -181,7 +181,7 @@ var lost = map[string]func(t *testing.T, from *server, moments func()) *server{
 func TestLostTail(t *testing.T) {
 	for name, lose := range lost {
 		t.Run(name, func(t *testing.T) {
-			first := newServer(t)
+			first := newServer(t, "--repl-diskless-sync-delay", "0")
 			s := frozen(t, first.client(t), "p")
 			past(t, s, lease, s.Advance)
 			l := register(t, s, "a")

@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"flag"
 	"net"
 	"os"
 	"os/exec"
@@ -138,6 +139,9 @@ func sharedServer(t testing.TB) *server {
 }
 
 func TestMain(m *testing.M) {
+	// Tests that run in parallel here wait for leases, and need no processor.
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16")
 	code := m.Run()
 	if shared.server != nil {
 		shared.server.kill()
