@@ -139,6 +139,7 @@ func TestSlotMoves(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
 	}
+	t.Parallel()
 	servers, client := newCluster(t)
 	const lease = 900 * time.Millisecond
 	a := newProcess(t, client, "a", redisstore.Options{Partitions: 2, Lease: lease})

@@ -45,6 +45,7 @@ func TestIdleCostsNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("watches for some seconds")
 	}
+	t.Parallel()
 	const lease = 900 * time.Millisecond
 	rate := map[int]int{}
 	for _, sessions := range []int{100, 5000} {

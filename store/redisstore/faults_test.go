@@ -139,6 +139,7 @@ func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for real leases")
 	}
+	t.Parallel()
 	const lease = 900 * time.Millisecond
 	server := newServer(t)
 	admin := server.client(t)

@@ -319,6 +319,7 @@ func TestSinceGrowsWithoutTime(t *testing.T) {
 // A sweep that took long to arrive says that the store stood still, and that
 // others, who come back to what is due, may be right behind.
 func TestStalled(t *testing.T) {
+	t.Parallel()
 	server := newServer(t)
 	client := server.client(t)
 	s, err := redisstore.New(client, redisstore.Options{Lease: 30 * time.Second})

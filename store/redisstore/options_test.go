@@ -62,6 +62,7 @@ func TestOtherOptionsAreRefused(t *testing.T) {
 // A Redis that does not answer costs a call its timeout and no more, whatever
 // the client's own timeouts are, and calls do not pile up behind it.
 func TestTimeout(t *testing.T) {
+	t.Parallel()
 	server := newServer(t)
 	client := redis.NewClient(&redis.Options{Addr: server.addr}) // as it comes: 3 retries of 3 s
 	s, err := redisstore.New(client, redisstore.Options{Lease: 900 * time.Millisecond})
