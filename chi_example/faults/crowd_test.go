@@ -52,7 +52,13 @@ func (c *client) set(conn *websocket.Conn, at int) {
 	defer c.mu.Unlock()
 	c.conn, c.at, c.seen = conn, at, false
 	c.epoch++
-	if conn != nil && !c.left.IsZero() {
+}
+
+// back notes how long the user was without a connection.
+func (c *client) back() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.left.IsZero() {
 		c.gap = max(c.gap, time.Since(c.left))
 		c.left = time.Time{}
 	}
@@ -75,11 +81,12 @@ func (c *client) closeTab() {
 	}
 }
 
-// slow says that the user once took about a grace to reload.
+// slow says that the user once took a good part of a grace to reload, or still
+// does. A busy node may take the rest.
 func (c *client) slow() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.gap > grace*7/10
+	return c.gap > grace/2 || !c.left.IsZero() && time.Since(c.left) > grace/2
 }
 
 // reload lets restless users go and come back within their grace, all the
@@ -109,13 +116,19 @@ func (c *client) run() {
 			continue
 		}
 		c.set(conn, at)
+		if c.want.Load() == away { // since it was dialled
+			c.closeTab()
+		}
 		ended := make(chan error, 1)
 		go func() {
+			// An empty message is answered by one, once the client is verified.
+			_ = conn.Write(ctx, websocket.MessageText, nil)
 			for {
 				if _, _, err := conn.Read(ctx); err != nil {
 					ended <- err
 					return
 				}
+				c.back()
 			}
 		}()
 		c.await(at, ended)
@@ -179,9 +192,9 @@ func (c *client) await(at int, ended chan error) {
 				break
 			}
 		}
-		c.r.dials <- struct{}{}
+		c.r.looks <- struct{}{}
 		a, err := c.r.lookup(k, c.name)
-		<-c.r.dials
+		<-c.r.looks
 		if err == nil && a == online {
 			c.mu.Lock()
 			c.seen, c.seenAt = true, time.Now()

@@ -57,6 +57,7 @@ type rig struct {
 	api       http.Client
 	streams   http.Client
 	dials     chan struct{} // bounds what goes on at a time
+	looks     chan struct{} // the same for what users ask: it may take long
 	pace      time.Duration // between two questions of a sampler
 
 	calm atomic.Bool // nobody reloads
@@ -73,7 +74,7 @@ func newRig(t *testing.T, users int, args ...string) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &rig{
 		t: t, ctx: ctx, args: args, redis: startRedis(t), bin: proctest.Build(t, ".."),
-		dials: make(chan struct{}, 32), pace: 5 * time.Millisecond,
+		dials: make(chan struct{}, 32), looks: make(chan struct{}, 32), pace: 5 * time.Millisecond,
 		api:     http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}},
 		streams: http.Client{Transport: &http.Transport{DisableCompression: true}},
 	}
@@ -307,6 +308,13 @@ func (r *rig) quiet(marks []int, nodes ...int) {
 		for _, c := range r.clients {
 			if c.restless && c.slow() {
 				delete(all, c.name)
+			}
+		}
+		for user, v := range all {
+			for _, c := range r.clients {
+				if c.name == user {
+					r.t.Logf("node %d told of %s: %+v; reloads: %v, took up to %v", k, user, v, c.restless, c.gap)
+				}
 			}
 		}
 		require.Empty(r.t, all, "node %d told of joins and leaves", k)
