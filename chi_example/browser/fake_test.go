@@ -21,8 +21,10 @@ type fake struct {
 
 	// ws is a connection's life, the n-th of its user, from 1.
 	ws func(ctx context.Context, c *websocket.Conn, user string, n int)
-	// events writes the n-th stream, from 1, and ends it by returning.
-	events func(ctx context.Context, send func(kind string, v any), n int)
+	// room tells who is there after the n-th follow, from 1, and ends the connection by returning.
+	room func(ctx context.Context, r *room, n int)
+	// interval is the heartbeats', as the welcome tells it.
+	interval time.Duration
 
 	mu    sync.Mutex
 	dials map[string]int // by user
@@ -30,9 +32,10 @@ type fake struct {
 }
 
 func newFake(t *testing.T) *fake {
-	f := &fake{ws: stay, dials: map[string]int{}, asked: map[string]int{}}
-	f.events = func(ctx context.Context, send func(string, any), _ int) {
-		send("snapshot", snapshot())
+	f := &fake{interval: 25 * time.Second, dials: map[string]int{}, asked: map[string]int{}}
+	f.ws = f.stay
+	f.room = func(ctx context.Context, r *room, _ int) {
+		r.snapshot()
 		<-ctx.Done()
 	}
 	mux := http.NewServeMux()
@@ -40,21 +43,18 @@ func newFake(t *testing.T) *fake {
 		http.ServeFile(w, r, filepath.Join(root, "chi_example", "page.html"))
 	})
 	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, nil)
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"presence.v1"}})
 		if err != nil {
 			return
 		}
 		defer c.CloseNow()
 		user := r.URL.Query().Get("user")
-		f.ws(r.Context(), c, user, f.count(f.dials, user))
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		f.ws(ctx, c, user, f.count(f.dials, user))
 	})
-	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		f.events(r.Context(), func(kind string, v any) {
-			data, _ := json.Marshal(v)
-			fmt.Fprintf(w, "event: %s\ndata: %s\n\n", kind, data)
-			_ = http.NewResponseController(w).Flush()
-		}, f.count(f.dials, "events"))
+	mux.HandleFunc("GET /presence.js", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, filepath.Join(root, "client", "js", "presence.js"))
 	})
 	mux.HandleFunc("GET /online/{user}", func(w http.ResponseWriter, r *http.Request) {
 		f.count(f.asked, r.PathValue("user"))
@@ -81,26 +81,84 @@ func (f *fake) counted(of map[string]int, user string) int {
 }
 
 func member(user string, away bool) map[string]any {
-	return map[string]any{"user": user, "state": "online", "away": away, "sessions": 1, "since": time.Now()}
+	return map[string]any{"user": user, "state": "online", "away": away, "sessions": 1, "since": time.Now().UnixMilli()}
 }
 
-func snapshot(members ...map[string]any) map[string]any {
-	return map[string]any{"at": time.Now(), "members": append([]map[string]any{}, members...)}
+// room is what a connection is told of the topic it follows.
+type room struct {
+	tell    func(v map[string]any)
+	topic   string
+	version int
 }
 
-func change(member map[string]any) map[string]any {
-	return map[string]any{"at": time.Now(), "member": member}
+func (r *room) snapshot(members ...map[string]any) {
+	const most = 100 // in a message
+	r.version++
+	for first := true; first || len(members) > 0; first = false {
+		n := min(most, len(members))
+		r.tell(map[string]any{
+			"t": "snapshot", "topic": r.topic, "version": r.version,
+			"first": first, "more": n < len(members), "members": append([]map[string]any{}, members[:n]...),
+		})
+		members = members[n:]
+	}
 }
 
-// stay reads, and answers empty messages, until the client goes.
-func stay(ctx context.Context, c *websocket.Conn, _ string, _ int) {
+func (r *room) change(kind string, member map[string]any) {
+	r.version++
+	r.tell(map[string]any{
+		"t": "delta", "topic": r.topic, "version": r.version,
+		"changes": []any{map[string]any{"k": kind, "member": member}},
+	})
+}
+
+func (r *room) count(users, sessions int) {
+	r.version++
+	r.tell(map[string]any{"t": "count", "topic": r.topic, "version": r.version, "users": users, "sessions": sessions})
+}
+
+// stay is the server's side of presence.v1 until the client goes: it answers, and beats.
+func (f *fake) stay(ctx context.Context, c *websocket.Conn, user string, _ int) {
+	tell := func(v map[string]any) {
+		data, _ := json.Marshal(v)
+		_ = c.Write(ctx, websocket.MessageText, append([]byte{1}, data...))
+	}
+	tell(f.welcome(user))
+	go func() {
+		for beat := time.Tick(f.interval / 2); ; {
+			select {
+			case <-beat:
+				_ = c.Write(ctx, websocket.MessageText, nil)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	for {
 		_, msg, err := c.Read(ctx)
 		if err != nil {
 			return
 		}
-		if len(msg) == 0 && c.Write(ctx, websocket.MessageText, nil) != nil {
-			return
+		var ask struct {
+			T, Topic string
+			ID       int
+		}
+		switch {
+		case len(msg) == 0:
+			_ = c.Write(ctx, websocket.MessageText, nil)
+		case msg[0] == 1 && json.Unmarshal(msg[1:], &ask) == nil:
+			tell(map[string]any{"t": "ok", "id": ask.ID})
+			if ask.T != "follow" {
+				continue
+			}
+			go func() {
+				f.room(ctx, &room{tell: tell, topic: ask.Topic}, f.count(f.dials, "follow"))
+				_ = c.CloseNow()
+			}()
 		}
 	}
+}
+
+func (f *fake) welcome(user string) map[string]any {
+	return map[string]any{"t": "welcome", "v": 1, "user": user, "session": "1", "interval": f.interval.Milliseconds()}
 }
