@@ -11,6 +11,7 @@ test:
 # What takes longer: a cluster of the example on a real Redis, broken in every way. About three minutes.
 test-faults:
 	PRESENCE_FAULTS=1 go test -count=1 -v -timeout=9m ./chi_example/faults
+	PRESENCE_FAULTS=1 go test -count=1 -run RealClock ./store/memstore
 
 vet:
 	@scripts/check fmt vet

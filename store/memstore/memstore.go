@@ -49,6 +49,7 @@ type Store struct {
 
 	base   time.Time
 	offset atomic.Int64 // what Advance added
+	still  bool         // only Advance moves the clock: for tests
 
 	// What a reader of one user must know of the cluster, without mu. A
 	// writer stores leases first, then hold, then heard; a reader loads in
@@ -144,6 +145,9 @@ func (s *Store) stripe(user string) *stripe {
 // set back, and the one on the wall for people. Both are nanoseconds.
 func (s *Store) clock() (now, wall int64) {
 	t, o := time.Now(), s.offset.Load()
+	if s.still {
+		t = s.base
+	}
 	return int64(t.Sub(s.base)) + o, t.UnixNano() + o
 }
 
