@@ -312,16 +312,6 @@ func quote(s string) string {
 	return string(b)
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(often) {
-		if ok() {
-			return
-		}
-	}
-	t.Fatalf("not within %v: %s", patience, what)
-}
-
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
