@@ -89,6 +89,8 @@ func (c *Peer) start() {
 		}
 		return
 	}
+	// An end that comes before the reading has begun is for the reading to find.
+	c.state.Store(awake)
 	c.Session.mu.Lock()
 	c.peer = c
 	ended := c.upgraded // the request is over, and must not be held any longer
@@ -102,10 +104,9 @@ func (c *Peer) start() {
 	c.flush()
 	c.mu.Unlock()
 	if c.park() {
-		c.wake() // for what came with the handshake, and if it ended meanwhile
+		go c.process() // what came with the handshake
 		return
 	}
-	c.state.Store(awake)
 	go c.read()
 }
 
