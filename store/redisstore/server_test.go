@@ -30,9 +30,15 @@ type server struct {
 	cmd  *exec.Cmd
 }
 
-// binary finds redis-server, or valkey-server. Without one the test is
-// skipped, but fails in CI.
+// binary finds the server: PRESENCE_REDIS_SERVER, a name or a path, or else
+// redis-server or valkey-server. Without one the test is skipped, but fails in
+// CI.
 func binary(t testing.TB) string {
+	if named := os.Getenv("PRESENCE_REDIS_SERVER"); named != "" {
+		path, err := exec.LookPath(named)
+		require.NoError(t, err, "PRESENCE_REDIS_SERVER")
+		return path
+	}
 	for _, name := range []string{"redis-server", "valkey-server"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
