@@ -47,6 +47,8 @@ type Presence struct {
 	sessions  atomic.Int64 // admitted and not yet released
 	verifying atomic.Int64
 
+	queriesFailed atomic.Uint64 // because the store is away
+
 	gate     sync.RWMutex // held for reading while something begins
 	draining bool
 	running  sync.WaitGroup // connections, serve functions

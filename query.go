@@ -63,14 +63,20 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 // Lookup describes users, in the same order. It costs one round trip per
 // partition of the store, whatever their number. When some cannot be known,
 // they are in state Unknown, and the error is ErrUnknown or
-// ErrStoreUnavailable; the others are right.
+// ErrStoreUnavailable; the others are right. While the store is known to be
+// away no query waits for it for more than 50 ms; until that is known it may
+// take the store's own timeout.
 func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error) {
 	if err := p.closed(); err != nil || len(users) == 0 {
 		return nil, err
 	}
-	records, err := p.store.Lookup(ctx, make([]store.UserRecord, 0, len(users)), users)
+	var records []store.UserRecord
+	err := p.ask(ctx, "lookup", func(ctx context.Context) (err error) {
+		records, err = p.store.Lookup(ctx, make([]store.UserRecord, 0, len(users)), users)
+		return err
+	})
 	if err != nil {
-		if err = storeError("lookup", err); !errors.Is(err, ErrUnknown) {
+		if !errors.Is(err, ErrUnknown) {
 			return nil, err
 		}
 		records = make([]store.UserRecord, len(users))
@@ -144,10 +150,13 @@ func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, er
 	for _, s := range p.registry.byUser(user) {
 		infos = append(infos, s.Info())
 	}
-	records, err := p.store.Lookup(ctx, nil, []string{user})
+	var records []store.UserRecord
+	err := p.ask(ctx, "sessions", func(ctx context.Context) (err error) {
+		records, err = p.store.Lookup(ctx, nil, []string{user})
+		return err
+	})
 	switch {
 	case err != nil:
-		err = storeError("sessions", err)
 	case records[0].State == Unknown:
 		err = fmt.Errorf("sessions: %w", ErrUnknown)
 	default:
@@ -176,9 +185,13 @@ func (p *Presence) Members(ctx context.Context, topic, after string) iter.Seq2[M
 			return
 		}
 		for more := true; more; {
-			page, err := p.store.Members(ctx, topic, after, membersPage)
+			var page store.Page
+			err := p.ask(ctx, "members", func(ctx context.Context) (err error) {
+				page, err = p.store.Members(ctx, topic, after, membersPage)
+				return err
+			})
 			if err != nil {
-				yield(Member{}, storeError("members", err))
+				yield(Member{}, err)
 				return
 			}
 			for i := range page.Members {
@@ -208,6 +221,10 @@ func (p *Presence) Count(ctx context.Context, topic string) (Counts, error) {
 	if err := cmp.Or(p.closed(), p.opts.Limits.checkName("topic", topic)); err != nil {
 		return Counts{}, err
 	}
-	c, err := p.store.Count(ctx, topic)
-	return c, storeError("count", err)
+	var c Counts
+	err := p.ask(ctx, "count", func(ctx context.Context) (err error) {
+		c, err = p.store.Count(ctx, topic)
+		return err
+	})
+	return c, err
 }

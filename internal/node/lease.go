@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/a4cafe1a/presence/store"
@@ -12,11 +13,19 @@ import (
 type trouble struct {
 	err    error     // the last call's, or nil
 	since  time.Time // of the first failure
-	logged time.Time
+	logged bool      // since then
 }
 
-// logEvery is how often an absence is logged.
+// logEvery is how often the log of a node says the same.
 const logEvery = 30 * time.Second
+
+// rarely lets one line through per logEvery, for all shards of a node.
+type rarely struct{ last atomic.Int64 }
+
+func (r *rarely) now(n *Node) bool {
+	last, now := r.last.Load(), max(1, n.since())
+	return (last == 0 || now-last >= int64(logEvery)) && r.last.CompareAndSwap(last, now)
+}
 
 // timeout bounds one call: two of them must fit between a renewal and the end
 // of the lease.
@@ -53,11 +62,11 @@ func (s *shard) call(f func(context.Context) error) error {
 }
 
 func (s *shard) back() {
-	if t := &s.trouble; t.err != nil && !t.logged.Before(t.since) {
+	if t := &s.trouble; t.err != nil && t.logged {
 		s.n.cfg.Logger.Info("presence: the store is back",
-			"shard", s.id, "away", time.Since(t.since).Round(time.Millisecond))
+			"shard", s.id, "away", time.Since(t.since).Round(time.Millisecond), "failures", s.n.stats.failures.Load())
 	}
-	s.trouble.err = nil
+	s.trouble = trouble{}
 	s.retryAt = time.Time{}
 	s.away.Store(false)
 }
@@ -71,9 +80,10 @@ func (s *shard) failed(begun time.Time, err error) {
 		t.since = begun
 	}
 	t.err = err
-	if now := time.Now(); t.logged.IsZero() || now.Sub(t.logged) >= logEvery {
-		t.logged = now
-		s.n.cfg.Logger.Warn("presence: the store is away", "shard", s.id, "error", err)
+	if s.n.saidAway.now(s.n) {
+		t.logged = true
+		s.n.cfg.Logger.Warn("presence: the store is away",
+			"shard", s.id, "error", err, "failures", s.n.stats.failures.Load())
 	}
 }
 
@@ -171,7 +181,9 @@ func (s *shard) renew() {
 	}
 	if o.Reassert && !s.doubt {
 		// While a batch is in doubt the summary cannot be right.
-		s.n.cfg.Logger.Info("presence: the store asks for all sessions again", "shard", s.id)
+		if s.n.saidAgain.now(s.n) {
+			s.n.cfg.Logger.Info("presence: the store asks for all sessions again", "shard", s.id)
+		}
 		s.retire()
 	}
 }
@@ -205,7 +217,9 @@ func (s *shard) deliver(mail []store.Order, ack *uint64, own bool) {
 // to the next one; the queue stays, since it names absolute states.
 func (s *shard) lost() {
 	s.n.stats.lost.Add(1)
-	s.n.cfg.Logger.Warn("presence: lease lost", "shard", s.id)
+	if s.n.saidLost.now(s.n) {
+		s.n.cfg.Logger.Warn("presence: lease lost", "shard", s.id, "leases", s.n.stats.lost.Load())
+	}
 	s.leased = false
 	s.validUntil.Store(0)
 	s.abandon()

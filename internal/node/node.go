@@ -56,6 +56,8 @@ type Node struct {
 	shards []*shard
 	stats  counters
 
+	saidAway, saidLost, saidAgain rarely
+
 	ctx    context.Context // of every store call
 	cancel context.CancelFunc
 	loops  sync.WaitGroup
