@@ -29,9 +29,9 @@ foreign:
 fuzz:
 	@FUZZTIME=$(FUZZTIME) scripts/check fuzz
 
-# This package beside its peers. About ten minutes on a machine of its own; bench/run.sh -quick takes two.
+# This package beside its peers, in ten minutes: the tables of docs/performance.md, and bench/plot.svg. bench/run.sh -quick takes two.
 bench:
-	bench/run.sh -rounds 1 -only presence,presence-blocking,netpollfloor,nbio,gws-sp,gorilla,melody,centrifuge,rawcoder,nhooyr
+	bench/run.sh -v -budget 9m15s -plot plot.svg
 
 bench-go:
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...

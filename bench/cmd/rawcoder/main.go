@@ -1,14 +1,18 @@
-// rawcoder: net/http and github.com/coder/websocket, one ping-loop goroutine and one read loop per connection.
+// rawcoder: net/http and github.com/coder/websocket, one ping-loop goroutine and one read loop per connection. With -echo every
+// message, of up to 2 MiB, is sent back.
 package main
 
 import (
 	"context"
+	"flag"
 	"net/http"
 	"time"
 
 	"github.com/a4cafe1a/presence/bench/srv"
 	"github.com/coder/websocket"
 )
+
+var echo = flag.Bool("echo", false, "send every message back")
 
 func pingLoop(ctx context.Context, cancel func(), c *websocket.Conn) {
 	t := time.NewTicker(*srv.Interval)
@@ -41,8 +45,15 @@ func main() {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		go pingLoop(ctx, cancel, c)
+		if *echo {
+			c.SetReadLimit(2 << 20)
+		}
 		for {
-			if _, _, err := c.Read(ctx); err != nil {
+			t, b, err := c.Read(ctx)
+			if err == nil && *echo {
+				err = c.Write(ctx, t, b)
+			}
+			if err != nil {
 				return
 			}
 		}
