@@ -44,6 +44,11 @@ type Options struct {
 	// time, on the goroutine that dials: they must not wait for the Conn.
 	OnOpen func()
 	OnDown func(Down)
+	// OnRefused is told when the server does not let the client have again,
+	// after a reconnect, what Join or SetMeta had got: err wraps the
+	// *RequestError. A topic that cannot be followed any more has it in
+	// Topic.Err. It is called on a goroutine of its own.
+	OnRefused func(err error)
 }
 
 // Down is a loss that will be made up for.
@@ -216,6 +221,12 @@ func (c *Conn) Done() <-chan struct{} { return c.ctx.Done() }
 
 // Err is nil, or the *CloseError of a Conn that has ended.
 func (c *Conn) Err() error { return context.Cause(c.ctx) }
+
+func (c *Conn) refused(err error) {
+	if c.o.OnRefused != nil {
+		c.o.OnRefused(fmt.Errorf("client: %w", err))
+	}
+}
 
 func (c *Conn) end(code int, reason string) {
 	c.cancel(&CloseError{Code: code, Reason: reason})

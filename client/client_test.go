@@ -112,7 +112,7 @@ func (r *rig) fake(f func(ctx context.Context, n int, c *websocket.Conn)) {
 	var mu sync.Mutex
 	n := 0
 	stop := r.serve(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		c, err := websocket.Accept(w, q, nil)
+		c, err := websocket.Accept(w, q, &websocket.AcceptOptions{Subprotocols: []string{"presence.v1"}})
 		if err != nil {
 			return
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"sync"
 	"time"
@@ -15,231 +14,24 @@ import (
 
 const mark = '\x01' // begins each message of presence.v1
 
-// Member is a user in a topic.
-type Member struct {
-	User     string            `json:"user"`
-	State    string            `json:"state"` // online or grace
-	Away     bool              `json:"away"`
-	Sessions int               `json:"sessions"`
-	Since    int64             `json:"since"` // milliseconds since 1970
-	Metas    []json.RawMessage `json:"metas"`
-	Cut      bool              `json:"cut"` // some metas were left out
-}
-
-// Event is a change of a topic.
-type Event struct {
-	Kind   string // join, leave, update, snapshot, count
-	Member Member // of the first three
-	Cause  string // of leave; "" when it is not known
-}
-
 // RequestError is what the server answered to a request.
 type RequestError struct{ Code, Text string }
 
 // Error says what the server said.
 func (e *RequestError) Error() string { return "client: " + e.Code + ": " + e.Text }
 
-var errDown = errors.New("client: the connection was lost")
+var (
+	// ErrReplaced is returned by Join when a Leave of the same topic came
+	// before the server had answered, and the other way round.
+	ErrReplaced = errors.New("client: another request has taken its place")
 
-// Topic is who is in a topic, kept up to date while there is a connection. All
-// methods may be called concurrently.
-type Topic struct {
-	c    *Conn
-	name string
-
-	mu       sync.Mutex
-	members  map[string]Member
-	users    int
-	counting bool
-	live     bool
-	known    bool
-	version  uint64
-	parts    []Member
-	err      error
-	events   []Event
-	lost     bool          // events were dropped
-	more     chan struct{} // closed at the next event
-	over     bool
-}
-
-// topicEvents is what waits for a slow reader of Events.
-const topicEvents = 1024
-
-// Members is a copy of who is in the topic. live: it is how it is now; else how
-// it was when the connection was lost. Above the server's limit it is empty.
-func (t *Topic) Members() (members map[string]Member, live bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return maps.Clone(t.members), t.live
-}
-
-// Users is how many are in the topic.
-func (t *Topic) Users() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.counting {
-		return t.users
-	}
-	return len(t.members)
-}
-
-// Err is what the server answered instead of following.
-func (t *Topic) Err() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.err
-}
-
-// Events iterates over the changes from now on, until Close or the end of the
-// Conn. A reader that is 1,024 behind gets an event snapshot instead: look at
-// Members. For one goroutine.
-func (t *Topic) Events() iter.Seq[Event] {
-	return func(yield func(Event) bool) {
-		for {
-			t.mu.Lock()
-			events, more, over := t.events, t.more, t.over
-			t.events = nil
-			if t.lost {
-				events, t.lost = []Event{{Kind: "snapshot"}}, false
-			}
-			t.mu.Unlock()
-			for _, e := range events {
-				if !yield(e) {
-					return
-				}
-			}
-			if len(events) > 0 {
-				continue
-			}
-			if over {
-				return
-			}
-			<-more
-		}
-	}
-}
-
-// Close stops following.
-func (t *Topic) Close() {
-	w := &t.c.wired
-	w.mu.Lock()
-	if w.topics[t.name] == t {
-		delete(w.topics, t.name)
-	}
-	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(t.c.ctx, time.Second)
-	defer cancel()
-	_ = w.ask(ctx, map[string]any{"t": "unfollow", "topic": t.name})
-	t.finish()
-}
-
-func (t *Topic) finish() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.live = false
-	if !t.over {
-		t.over = true
-		close(t.more)
-		t.more = make(chan struct{})
-	}
-}
-
-// emit queues an event. t.mu is held.
-func (t *Topic) emit(e Event) {
-	if len(t.events) >= topicEvents {
-		t.events, t.lost = nil, true
-	}
-	t.events = append(t.events, e)
-	close(t.more)
-	t.more = make(chan struct{})
-}
-
-// said is a message of the server.
-type said struct {
-	T, User, Session, Topic, Code, Text string
-	ID                                  int64
-	Interval                            *int64
-	Version                             uint64
-	First, More                         bool
-	Users                               int
-	Members                             []Member
-	Changes                             []struct {
-		K, User, Cause string
-		Member         Member
-	}
-}
-
-// told takes a message over. gap: one is missing.
-func (t *Topic) told(m *said) (gap bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch m.T {
-	case "snapshot":
-		if m.First {
-			t.parts = nil
-		}
-		t.parts = append(t.parts, m.Members...)
-		t.version = m.Version
-		if m.More {
-			return false
-		}
-		t.replace()
-	case "count":
-		t.version, t.counting, t.users, t.live = m.Version, true, m.Users, true
-		clear(t.members)
-		t.emit(Event{Kind: "count"})
-	case "delta":
-		if m.Version != t.version+1 {
-			return true
-		}
-		t.version = m.Version
-		for _, c := range m.Changes {
-			if c.K == "leave" {
-				was := t.members[c.User]
-				delete(t.members, c.User)
-				was.User = c.User
-				t.emit(Event{Kind: "leave", Member: was, Cause: c.Cause})
-				continue
-			}
-			t.members[c.Member.User] = c.Member
-			t.emit(Event{Kind: c.K, Member: c.Member})
-		}
-	}
-	return false
-}
-
-// replace takes a snapshot over, and tells the difference to what was known.
-func (t *Topic) replace() {
-	before := t.members
-	t.members = make(map[string]Member, len(t.parts))
-	for _, m := range t.parts {
-		t.members[m.User] = m
-	}
-	t.parts = nil
-	first := !t.known
-	t.known, t.live, t.counting = true, true, false
-	if !first {
-		for user, m := range before {
-			if _, is := t.members[user]; !is {
-				t.emit(Event{Kind: "leave", Member: m})
-			}
-		}
-		for user, m := range t.members {
-			was, is := before[user]
-			switch {
-			case !is:
-				t.emit(Event{Kind: "join", Member: m})
-			case fmt.Sprint(was) != fmt.Sprint(m):
-				t.emit(Event{Kind: "update", Member: m})
-			}
-		}
-	}
-	t.emit(Event{Kind: "snapshot"})
-}
+	errDown = errors.New("client: the connection was lost")
+)
 
 // wired is a Conn's side of presence.v1.
 type wired struct {
-	c *Conn
+	c    *Conn
+	turn chan struct{} // held while a request is looked up and written: the last one decided is the last one sent
 
 	mu      sync.Mutex
 	ws      *websocket.Conn // set by the welcome
@@ -249,13 +41,25 @@ type wired struct {
 	lastID  int64
 	asked   map[int64]chan error
 	topics  map[string]*Topic
-	joined  map[string]bool
-	meta    json.RawMessage
+	wishes  map[string]*wish
+	meta    *metadata // as it should be; nil: never set
+	metaOK  *metadata // as the server has last taken it
 }
 
+// wish is where this client should be: in a topic, or until the server has
+// answered, out of it. It is kept from the call on, so that a connection that
+// is lost just after the answer is made up for like any other.
+type wish struct {
+	join    bool
+	waiting int // calls of Join or Leave
+	granted bool
+}
+
+type metadata struct{ json json.RawMessage }
+
 func (w *wired) init(c *Conn) {
-	w.c, w.up = c, make(chan struct{})
-	w.asked, w.topics, w.joined = map[int64]chan error{}, map[string]*Topic{}, map[string]bool{}
+	w.c, w.up, w.turn = c, make(chan struct{}), make(chan struct{}, 1)
+	w.asked, w.topics, w.wishes = map[int64]chan error{}, map[string]*Topic{}, map[string]*wish{}
 }
 
 // told is called where the connection is read.
@@ -273,7 +77,7 @@ func (w *wired) told(ws *websocket.Conn, data []byte) {
 		w.ws, w.user, w.session = ws, m.User, m.Session
 		close(w.up)
 		w.mu.Unlock()
-		go w.again()
+		go w.again(ws)
 	case "ok", "error":
 		w.mu.Lock()
 		answer := w.asked[m.ID]
@@ -292,25 +96,65 @@ func (w *wired) told(ws *websocket.Conn, data []byte) {
 		t := w.topics[m.Topic]
 		w.mu.Unlock()
 		if t != nil && t.told(&m) {
-			go w.follow(t)
+			go w.follow(t, ws)
 		}
 	}
 }
 
-// again asks for everything on a new connection.
-func (w *wired) again() {
+// again asks for everything on a new connection, until there is another.
+func (w *wired) again(ws *websocket.Conn) {
 	w.mu.Lock()
-	topics, joined, meta := maps.Clone(w.topics), maps.Clone(w.joined), w.meta
+	wishes, topics, meta := maps.Clone(w.wishes), maps.Clone(w.topics), w.meta
 	w.mu.Unlock()
-	for topic := range joined {
-		_ = w.persist(w.c.ctx, map[string]any{"t": "join", "topic": topic})
+	for topic, x := range wishes {
+		if !x.join {
+			continue // who leaves asks by itself
+		}
+		err := w.persist(w.c.ctx, func() request {
+			if w.ws != ws || w.wishes[topic] != x {
+				return nil
+			}
+			return request{"t": "join", "topic": topic}
+		})
+		if w.refused(err, func() bool { return w.drop(topic, x) }) {
+			w.c.refused(fmt.Errorf("join %q again: %w", topic, err))
+		}
 	}
 	if meta != nil {
-		_ = w.persist(w.c.ctx, map[string]any{"t": "set", "meta": meta})
+		err := w.persist(w.c.ctx, func() request {
+			if w.ws != ws || w.meta != meta {
+				return nil
+			}
+			return request{"t": "set", "meta": meta.json}
+		})
+		if w.refused(err, func() bool { return w.meta == meta && w.metaOK == meta }) {
+			w.c.refused(fmt.Errorf("set the metadata again: %w", err))
+		}
 	}
 	for _, t := range topics {
-		w.follow(t)
+		w.follow(t, ws)
 	}
+}
+
+// refused says whether the server has refused what was granted before, so that
+// nobody waits for the answer. mine is called with the lock held.
+func (w *wired) refused(err error, mine func() bool) bool {
+	var no *RequestError
+	if !errors.As(err, &no) {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return mine()
+}
+
+// drop forgets a wish that nobody waits for. w.mu is held.
+func (w *wired) drop(topic string, x *wish) bool {
+	if w.wishes[topic] != x || x.waiting > 0 {
+		return false
+	}
+	delete(w.wishes, topic)
+	return true
 }
 
 // down: the connection is lost. What was asked is asked again by who waits.
@@ -325,9 +169,7 @@ func (w *wired) down() {
 		delete(w.asked, id)
 	}
 	for _, t := range w.topics {
-		t.mu.Lock()
-		t.live, t.parts = false, nil
-		t.mu.Unlock()
+		t.down()
 	}
 }
 
@@ -341,12 +183,25 @@ func (w *wired) close() {
 	}
 }
 
+// request is a message to the server, but for its mark and id.
+type request map[string]any
+
 // ask makes one request on the connection there is, and waits for the answer.
-func (w *wired) ask(ctx context.Context, m map[string]any) error {
+// compose is called with the lock held; nil: there is nothing to ask any more.
+func (w *wired) ask(ctx context.Context, compose func() request) error {
+	select {
+	case w.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	w.mu.Lock()
-	ws := w.ws
-	if ws == nil {
+	ws, m := w.ws, compose()
+	if ws == nil || m == nil {
 		w.mu.Unlock()
+		<-w.turn
+		if m == nil {
+			return ErrReplaced
+		}
 		return errDown
 	}
 	w.lastID++
@@ -358,6 +213,7 @@ func (w *wired) ask(ctx context.Context, m map[string]any) error {
 	if err == nil {
 		err = ws.Write(ctx, websocket.MessageText, append([]byte{mark}, data...))
 	}
+	<-w.turn
 	if err != nil {
 		w.mu.Lock()
 		delete(w.asked, id)
@@ -373,7 +229,7 @@ func (w *wired) ask(ctx context.Context, m map[string]any) error {
 }
 
 // persist asks until there is an answer, over reconnects.
-func (w *wired) persist(ctx context.Context, m map[string]any) error {
+func (w *wired) persist(ctx context.Context, compose func() request) error {
 	for {
 		w.mu.Lock()
 		up := w.up
@@ -385,11 +241,11 @@ func (w *wired) persist(ctx context.Context, m map[string]any) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		err := w.ask(ctx, m)
+		err := w.ask(ctx, compose)
 		var refused *RequestError
 		switch {
-		case err == nil:
-			return nil
+		case err == nil, errors.Is(err, ErrReplaced):
+			return err
 		case errors.As(err, &refused) && refused.Code != "rate" && refused.Code != "unavailable":
 			return err
 		}
@@ -406,11 +262,18 @@ func (w *wired) persist(ctx context.Context, m map[string]any) error {
 	}
 }
 
-func (w *wired) follow(t *Topic) {
-	err := w.persist(w.c.ctx, map[string]any{"t": "follow", "topic": t.name})
-	t.mu.Lock()
-	t.err = err
-	t.mu.Unlock()
+// follow asks for a topic on a connection, unless there is another by then:
+// its welcome asks again.
+func (w *wired) follow(t *Topic, ws *websocket.Conn) {
+	err := w.persist(w.c.ctx, func() request {
+		if w.ws != ws || w.topics[t.name] != t {
+			return nil
+		}
+		return request{"t": "follow", "topic": t.name}
+	})
+	if !errors.Is(err, ErrReplaced) {
+		t.answered(err)
+	}
 }
 
 // Follow follows a topic, over reconnects; "" is everyone. It returns at once;
@@ -425,49 +288,82 @@ func (c *Conn) Follow(topic string) *Topic {
 		t = &Topic{c: c, name: topic, members: map[string]Member{}, more: make(chan struct{})}
 		w.topics[topic] = t
 	}
-	up := w.ws != nil
+	ws := w.ws
 	w.mu.Unlock()
 	if c.ctx.Err() != nil {
 		t.finish()
-	} else if fresh && up {
-		go w.follow(t)
+	} else if fresh && ws != nil {
+		go w.follow(t, ws)
 	}
 	return t
 }
 
-// Join joins a topic, now and after every reconnect.
-func (c *Conn) Join(ctx context.Context, topic string) error {
-	err := c.wired.persist(ctx, map[string]any{"t": "join", "topic": topic})
-	if err == nil {
-		c.wired.mu.Lock()
-		c.wired.joined[topic] = true
-		c.wired.mu.Unlock()
+// Join joins a topic, now and after every reconnect: what the server refuses
+// then is told to Options.OnRefused. Where ctx ends first nobody knows whether
+// the topic was joined; Leave sees to it that it is not.
+func (c *Conn) Join(ctx context.Context, topic string) error { return c.wired.wish(ctx, topic, true) }
+
+// Leave leaves a topic, without a grace. The app may put a new session in it
+// again after a reconnect.
+func (c *Conn) Leave(ctx context.Context, topic string) error { return c.wired.wish(ctx, topic, false) }
+
+func (w *wired) wish(ctx context.Context, topic string, join bool) error {
+	kind := "leave"
+	if join {
+		kind = "join"
+	}
+	w.mu.Lock()
+	x := w.wishes[topic]
+	if x == nil || x.join != join {
+		x = &wish{join: join}
+		w.wishes[topic] = x
+	}
+	x.waiting++
+	w.mu.Unlock()
+	err := w.persist(ctx, func() request {
+		if w.wishes[topic] != x {
+			return nil
+		}
+		return request{"t": kind, "topic": topic}
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x.waiting--
+	x.granted = x.granted || err == nil
+	if !x.join || !x.granted {
+		w.drop(topic, x)
 	}
 	return err
 }
 
-// Leave leaves a topic, without a grace.
-func (c *Conn) Leave(ctx context.Context, topic string) error {
-	c.wired.mu.Lock()
-	delete(c.wired.joined, topic)
-	c.wired.mu.Unlock()
-	return c.wired.persist(ctx, map[string]any{"t": "leave", "topic": topic})
-}
-
 // SetMeta replaces the metadata of the session by v as JSON, now and after
-// every reconnect.
+// every reconnect. Of several calls under way the last one wins.
 func (c *Conn) SetMeta(ctx context.Context, v any) error {
-	meta, err := json.Marshal(v)
+	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("client: metadata: %w", err)
 	}
-	if err := c.wired.persist(ctx, map[string]any{"t": "set", "meta": json.RawMessage(meta)}); err != nil {
-		return err
+	w := &c.wired
+	mine := &metadata{b}
+	w.mu.Lock()
+	w.meta = mine
+	w.mu.Unlock()
+	sent := mine
+	err = w.persist(ctx, func() request {
+		sent = w.meta
+		if sent == nil {
+			sent = mine // the other one was refused
+		}
+		return request{"t": "set", "meta": sent.json}
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		w.metaOK = sent
+	} else if w.meta == mine {
+		w.meta = w.metaOK
 	}
-	c.wired.mu.Lock()
-	c.wired.meta = meta
-	c.wired.mu.Unlock()
-	return nil
+	return err
 }
 
 // User is who the server says this is, "" before it has.

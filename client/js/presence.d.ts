@@ -64,6 +64,7 @@ export interface WelcomeEvent extends Event {
 export interface PresenceSocketEventMap {
 	open: Event;
 	message: MessageEvent;
+	/** A dial failed before it began, the socket is closed for good, or the server takes back after a reconnect what join or setMeta had got. */
 	error: PresenceErrorEvent;
 	/** It is closed for good. */
 	close: PresenceCloseEvent;
@@ -151,7 +152,9 @@ export interface TopicPresenceEventMap {
 	join: MemberEvent;
 	leave: MemberEvent;
 	update: MemberEvent;
+	/** The members are whole. What that changed was told as joins, leaves and updates before, but not where no names were known: at first, and after a count. */
 	snapshot: Event;
+	/** The topic is too large for names. Nobody has left, but `members` is empty from now on. */
 	count: Event;
 	/** After any of the others, and when `live` changes. */
 	change: Event;

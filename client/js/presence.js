@@ -75,7 +75,8 @@ export class PresenceSocket extends EventTarget {
 	#asked = new Map(); // id -> { done, failed }
 	#views = new Map(); // topic -> TopicPresence
 	#joined = new Map(); // topic -> what a join waits for
-	#meta; // undefined: never set
+	#meta; // as it should be; undefined: never set
+	#metaTaken; // as the server has last taken it
 	#metaWaits = [];
 	#off = [];
 
@@ -305,6 +306,7 @@ export class PresenceSocket extends EventTarget {
 			if (this.#joined.get(topic) !== wait) return;
 			if (this.#again(err, () => this.#joined.get(topic) === wait && this.#sendJoin(topic, wait))) return;
 			this.#joined.delete(topic);
+			if (wait.settled) this.#refused(err); // after a reconnect, when nobody waits any more
 			wait.reject(err);
 		});
 	}
@@ -312,9 +314,18 @@ export class PresenceSocket extends EventTarget {
 	#sendMeta() {
 		if (!this.#welcome || this.#meta === undefined) return;
 		const waits = this.#metaWaits.splice(0);
-		this.#ask({ t: "set", meta: this.#meta }).then(() => waits.forEach((w) => w.resolve()), (err) => {
-			if (this.#again(err, () => this.#sendMeta())) this.#metaWaits.unshift(...waits);
-			else waits.forEach((w) => w.reject(err));
+		const meta = this.#meta;
+		this.#ask({ t: "set", meta }).then(() => {
+			this.#metaTaken = meta;
+			waits.forEach((w) => w.resolve());
+		}, (err) => {
+			if (this.#again(err, () => this.#sendMeta())) {
+				this.#metaWaits.unshift(...waits);
+				return;
+			}
+			if (waits.length === 0) this.#refused(err); // after a reconnect, when nobody waits any more
+			if (this.#meta === meta) this.#meta = this.#metaTaken;
+			waits.forEach((w) => w.reject(err));
 		});
 	}
 
@@ -324,6 +335,10 @@ export class PresenceSocket extends EventTarget {
 		if (err.code !== "rate" && err.code !== "unavailable") return false;
 		setTimeout(() => this.#welcome && f(), 1_000 + Math.random() * 1_000);
 		return true;
+	}
+
+	#refused(error) {
+		this.dispatchEvent(event("error", { error, message: error.message }));
 	}
 
 	#ask(message) {
@@ -364,7 +379,7 @@ export class PresenceSocket extends EventTarget {
 			case "error": {
 				const err = new PresenceError(m.code, m.text ?? m.code);
 				if (this.#asked.has(m.id)) this.#asked.get(m.id).reject(err);
-				else this.dispatchEvent(event("error", { error: err, message: err.message }));
+				else this.#refused(err);
 				this.#asked.delete(m.id);
 				return;
 			}
@@ -705,6 +720,8 @@ export class TopicPresence extends EventTarget {
 	#counts = { users: 0, sessions: 0 };
 	#countOnly = false;
 	#live = false;
+	#named = false; // members are what the server has told, now or before the loss
+	#gap = false; // a delta is missing, and a snapshot was asked for
 	#version = 0;
 	#parts = null; // of a snapshot that is not complete
 	#ready = deferred();
@@ -741,6 +758,7 @@ export class TopicPresence extends EventTarget {
 
 	_down() {
 		this.#parts = null;
+		this.#gap = false;
 		if (!this.#live) return;
 		this.#live = false;
 		this.dispatchEvent(event("change"));
@@ -758,6 +776,7 @@ export class TopicPresence extends EventTarget {
 				if (!this.#parts || m.first) this.#parts = [];
 				this.#parts.push(...m.members);
 				this.#version = m.version;
+				this.#gap = false;
 				if (m.more) return;
 				this.#countOnly = false;
 				this.#replace(this.#parts);
@@ -765,7 +784,12 @@ export class TopicPresence extends EventTarget {
 				this.#now("snapshot");
 				return;
 			case "delta": {
-				if (m.version !== this.#version + 1) return again();
+				if (this.#gap) return;
+				if (m.version !== this.#version + 1) {
+					this.#gap = true;
+					again();
+					return;
+				}
 				this.#version = m.version;
 				const events = [];
 				for (const c of m.changes) {
@@ -784,7 +808,8 @@ export class TopicPresence extends EventTarget {
 			}
 			case "count":
 				this.#version = m.version;
-				if (!this.#countOnly) this.#members.clear();
+				this.#members.clear();
+				this.#named = this.#gap = false;
 				this.#countOnly = true;
 				this.#counts = { users: m.users, sessions: m.sessions };
 				this.#now("count");
@@ -798,12 +823,15 @@ export class TopicPresence extends EventTarget {
 		this.dispatchEvent(event("change"));
 	}
 
-	// replace tells what a snapshot changed, so that nobody has to compare lists.
+	// replace tells what a snapshot changed, so that nobody has to compare lists. Where no names were known, at first and after
+	// a count, nobody came or went: the event snapshot says it all.
 	#replace(list) {
 		const before = new Map(this.#members);
 		this.#members.clear();
 		for (const m of list) this.#members.set(m.user, m);
-		if (!this.#ready.settled) return; // the first one: nobody came or went
+		const named = this.#named;
+		this.#named = true;
+		if (!named) return;
 		for (const [user, member] of before) {
 			if (!this.#members.has(user)) this.dispatchEvent(event("leave", { user, member, cause: "" }));
 		}

@@ -548,15 +548,57 @@ test("members are live", async () => {
 	assert.deepEqual(log, ["leave cat", "join dan", "update bob", "snapshot"].sort((a, b) => log.indexOf(a) - log.indexOf(b)));
 	assert.equal(log.length, 4);
 
-	// A gap: asked for anew.
-	FakeWebSocket.last.told({ t: "delta", topic: "room", version: 3, changes: [] });
+	// A gap: asked for anew, once, and what comes until then is not believed.
+	FakeWebSocket.last.told({ t: "delta", topic: "room", version: 3, changes: [{ k: "join", member: member("eve") }] });
+	FakeWebSocket.last.told({ t: "delta", topic: "room", version: 4, changes: [] });
+	FakeWebSocket.last.told({ t: "delta", topic: "room", version: 2, changes: [{ k: "join", member: member("eve") }] });
 	assert.deepEqual(FakeWebSocket.last.asked().map((m) => m.t), ["follow", "follow"]);
-	FakeWebSocket.last.told({ t: "count", topic: "room", version: 2, users: 5_000, sessions: 6_000 });
-	assert.equal(room.countOnly, true);
-	assert.equal(room.users, 5_000);
-	assert.equal(room.members.size, 0);
+	assert.deepEqual([...room.members.keys()], ["bob", "dan"]);
+	FakeWebSocket.last.told({ t: "snapshot", topic: "room", version: 9, first: true, members: [member("bob"), member("dan")] });
+	FakeWebSocket.last.told({ t: "delta", topic: "room", version: 10, changes: [{ k: "leave", user: "dan" }] });
+	assert.deepEqual([...room.members.keys()], ["bob"]);
 	room.close();
 	assert.equal(FakeWebSocket.last.asked().at(-1).t, "unfollow");
+});
+
+test("a topic that is counted has no names; those that come after it are no joins", async () => {
+	const s = await welcomed({ heartbeat: false });
+	const room = s.presence("room");
+	const log = [];
+	for (const kind of ["join", "leave", "update", "snapshot", "count"]) room.addEventListener(kind, (e) => log.push(e.user ? `${kind} ${e.user}` : kind));
+	const ws = FakeWebSocket.last;
+	ws.told({ t: "snapshot", topic: "room", version: 1, first: true, members: [member("ann"), member("bob")] });
+	ws.told({ t: "count", topic: "room", version: 2, users: 5_000, sessions: 6_000 });
+	assert.deepEqual([room.countOnly, room.users, room.sessions, room.members.size], [true, 5_000, 6_000, 0]);
+	ws.told({ t: "snapshot", topic: "room", version: 3, first: true, members: [member("ann"), member("cat")] });
+	assert.deepEqual(log, ["snapshot", "count", "snapshot"]);
+	assert.deepEqual([room.countOnly, room.users], [false, 2]);
+	assert.deepEqual([...room.members.keys()], ["ann", "cat"]);
+	ws.told({ t: "snapshot", topic: "room", version: 4, first: true, members: [member("ann"), member("dan")] });
+	assert.deepEqual(log.slice(3), ["leave cat", "join dan", "snapshot"]);
+});
+
+test("what the server takes back after a reconnect is told", async () => {
+	const s = await welcomed({ heartbeat: false });
+	const told = [];
+	s.onerror = (e) => told.push(e.error.code);
+	let ws = FakeWebSocket.last;
+	s.join("room");
+	s.setMeta(1);
+	for (const m of ws.asked()) ws.told({ t: "ok", id: m.id });
+	await settle();
+	const refused = assert.rejects(s.setMeta(2), { code: "limit" });
+	ws.told({ t: "error", id: ws.asked().at(-1).id, code: "limit", text: "no" });
+	await refused;
+	assert.deepEqual(told, []);
+	ws.end(1006);
+	await clock.tick(1_000);
+	ws = FakeWebSocket.last.open("presence.v1");
+	ws.told({ t: "welcome", v: 1, user: "ann", session: "2", interval: 0 });
+	assert.deepEqual(ws.asked().map(({ t, meta }) => [t, meta]), [["join", undefined], ["set", 1]], "what was refused is not asked for again");
+	for (const m of ws.asked()) ws.told({ t: "error", id: m.id, code: "forbidden", text: "no" });
+	await settle();
+	assert.deepEqual(told, ["forbidden", "forbidden"]);
 });
 
 test("join, leave and status, also over a reconnect", async () => {
