@@ -83,65 +83,6 @@ func (s *Store) Count(ctx context.Context, topic string) (store.Counts, error) {
 	return c, nil
 }
 
-// Members implements store.Store.
-func (s *Store) Members(ctx context.Context, topic, after string, limit int) (store.Page, error) {
-	if limit <= 0 {
-		limit = 100
-	}
-	limit = min(limit, 1000)
-	page := store.Page{Next: after}
-	from, begin := 0, "-"
-	if after != "" {
-		from, begin = s.ShardOf(after), "("+after
-	}
-	looked := 0
-	for i := from; i < len(s.shards); i++ {
-		// Asked for one more than wanted, it says whether there is more.
-		n, more, err := s.page(ctx, s.shards[i], &page, topic, begin, limit-looked)
-		if err != nil {
-			return store.Page{}, err
-		}
-		looked += n
-		if more {
-			page.More = true
-			break
-		}
-		begin = "-"
-	}
-	return page, nil
-}
-
-// page appends members of one partition to a page. It returns how many it
-// looked at, and whether there are more in this partition.
-func (s *Store) page(ctx context.Context, p *shard, page *store.Page, topic, begin string, limit int) (int, bool, error) {
-	a, err := s.eval(ctx, s.scripts.members, p, topic, begin, limit+1)
-	if err != nil {
-		return 0, false, err
-	}
-	if hold := a.int(3); hold > 0 {
-		return 0, false, &store.HoldError{For: micros(hold)}
-	}
-	v := newView(a)
-	page.AsOf = v.asOf
-	names, users, metas := a.array(6), a.array(7), a.array(8)
-	n := min(len(names.list), limit)
-	if page.Members == nil {
-		page.Members = make([]store.UserRecord, 0, n)
-	}
-	for i := range n {
-		r := store.UserRecord{User: names.string(i)}
-		page.Next = r.User
-		packed := users.string(i)
-		if packed == "" {
-			continue
-		}
-		if member, _ := v.record(&r, topic, packed, metas.string(i)); member && r.State >= store.Grace {
-			page.Members = append(page.Members, r)
-		}
-	}
-	return n, len(names.list) > limit, nil
-}
-
 // Lookup implements store.Store. Of each partition it reads the leases, the
 // users, when they were last seen and their metadata in one transaction.
 func (s *Store) Lookup(ctx context.Context, dst []store.UserRecord, users []string) ([]store.UserRecord, error) {
