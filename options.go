@@ -42,12 +42,13 @@ type Options struct {
 	VerifyTimeout time.Duration
 
 	// IdleTimeout ends a session (4408) whose client is alive but has sent no
-	// message of its own for so long. Default and negative: off.
+	// message of its own for so long: neither one of the app nor a request of
+	// presence.v1. Heartbeats do not count. Default and negative: off.
 	IdleTimeout time.Duration
 
 	// AwayAfter marks a session away whose client has sent no message of its
-	// own for so long. A user is away when all its sessions are. Default and
-	// negative: off.
+	// own, as for IdleTimeout, for so long. A user is away when all its
+	// sessions are. Default and negative: off.
 	AwayAfter time.Duration
 
 	// LeaveGrace is how long a user whose last session was lost is still

@@ -277,6 +277,11 @@ func (w *wire) carryOut(q *request) error {
 	switch q.T {
 	case "follow":
 		a.Kind = AskFollow
+	case "active":
+		if q.Topic != nil || q.Meta != nil {
+			return errBad
+		}
+		return nil // that it came is all it is for
 	case "unfollow":
 		if q.Topic == nil {
 			return errBad

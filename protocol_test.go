@@ -253,6 +253,7 @@ func TestWithoutAuthorizeOnlyWhatIsSafe(t *testing.T) {
 			{`{"t":"set","id":1,"meta":{"status":"a"}}`, "ok"},
 			{`{"t":"set","id":1,"meta":{"status":"b"}}`, "ok"},
 			{`{"t":"set","id":1,"meta":null}`, "ok"},
+			{`{"t":"active","id":1}`, "ok"},
 		} {
 			ann.ask("%s", test.ask)
 			require.Equal(t, test.want, ann.last(), test.ask)
@@ -318,6 +319,8 @@ func TestBadRequests(t *testing.T) {
 			{`{"t":"follow","id":"x","topic":"a"}`, "error bad-request"},
 			{`{"t":"join","topic":""}`, "error bad-request"},
 			{`{"t":"set"}`, "error bad-request"},
+			{`{"t":"active","topic":"a"}`, "error bad-request"},
+			{`{"t":"active"}`, "ok"},
 			{`{"t":"set","topic":"a","meta":1}`, "error bad-request"},
 			{`{"t":"follow","topic":"` + strings.Repeat("x", 300) + `"}`, "error limit"},
 			{`{"t":"set","meta":"` + strings.Repeat("x", 5_000) + `"}`, "error limit"},
@@ -624,4 +627,34 @@ func TestFollowingEndsWithTheSession(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, presence.Followed(b.p))
 	})
+}
+
+// Each request is a message of the client's own, as those of the app are:
+// its user is back from away, and the session is not idle. A heartbeat is none.
+func TestRequestsCountAsActivity(t *testing.T) {
+	for sent, counts := range map[string]bool{
+		"\x01" + `{"t":"active","id":1}`:              true,
+		"\x01" + `{"t":"set","id":1,"meta":null}`:     true,
+		"\x01" + `{"t":"follow","id":1,"topic":"a"}`:  true,
+		"\x01" + `{"t":"join","id":1,"topic":"none"}`: true, // is refused
+		"words": true,
+		"":      false,
+	} {
+		t.Run(sent, func(t *testing.T) {
+			both(t, presence.Options{AwayAfter: time.Minute, IdleTimeout: 3 * time.Minute}, func(t *testing.T, b *bubble) {
+				ann := b.wired("/?user=ann&topic=a")
+				s := presence.SessionOf(b.p, ann.said[0].Session)
+				wait(2 * time.Minute)
+				require.True(t, s.Info().Away)
+				require.NoError(t, ann.SendText(sent))
+				wait(settle)
+				require.Equal(t, !counts, s.Info().Away)
+				wait(90 * time.Second)
+				require.Equal(t, counts, s.Context().Err() == nil)
+				require.True(t, s.Info().Away, "again")
+				wait(2 * time.Minute)
+				require.Equal(t, presence.CauseIdle, b.end("ann").Cause)
+			})
+		})
+	}
 }

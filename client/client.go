@@ -55,7 +55,7 @@ type Options struct {
 type Down struct {
 	Code    int // of the close frame, 1006 without one
 	Reason  string
-	RetryIn time.Duration // negative: at the next Write
+	RetryIn time.Duration // negative: at the next Write, or Active
 }
 
 // CloseError is how a Conn ended for good.
@@ -85,7 +85,7 @@ type Conn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // the goroutine has ended
 	inbox  chan message
-	wake   chan struct{} // ends a wait for a Write
+	wake   chan struct{} // ends a wait for a Write or for Active
 
 	heardAt  atomic.Int64 // by the wall clock, in nanoseconds
 	interval atomic.Int64
@@ -192,14 +192,19 @@ func (c *Conn) Write(ctx context.Context, kind websocket.MessageType, data []byt
 			return ErrFull
 		}
 		c.outbox = append(c.outbox, message{kind, append([]byte(nil), data...)})
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
+		c.rouse()
 		return nil
 	}
 	c.mu.Unlock()
 	return ws.Write(ctx, kind, data)
+}
+
+// rouse ends the wait of an idle Conn.
+func (c *Conn) rouse() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Subprotocol is the app's own, "" without one.

@@ -433,6 +433,29 @@ func TestIdleWaitsForAWrite(t *testing.T) {
 	})
 }
 
+func TestActive(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		n := r.node(presence.Options{AwayAfter: time.Minute, IdleTimeout: 5 * time.Minute})
+		c := r.client("/?user=ann", r.options())
+		away := func() bool {
+			all, err := n.p.Lookup(t.Context(), "ann")
+			require.NoError(t, err)
+			return all[0].Away
+		}
+		time.Sleep(2 * time.Minute)
+		require.True(t, away())
+		require.NoError(t, c.Active(t.Context()))
+		time.Sleep(time.Second)
+		require.False(t, away())
+		time.Sleep(time.Hour)
+		require.Len(t, r.dials(), 1, "idle")
+		require.NoError(t, c.Active(t.Context()))
+		time.Sleep(time.Second)
+		require.Len(t, r.dials(), 2)
+		require.False(t, away())
+	})
+}
+
 func TestRefusedUpgrades(t *testing.T) {
 	for _, test := range []struct {
 		status   int

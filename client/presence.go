@@ -366,6 +366,19 @@ func (c *Conn) SetMeta(ctx context.Context, v any) error {
 	return err
 }
 
+// Active tells the server that the user is here, so that it is neither away nor
+// idle. Messages of the app and other requests say the same, and so does a new
+// connection. nil also where there is no connection now; one that is idle
+// (4408) is replaced.
+func (c *Conn) Active(ctx context.Context) error {
+	c.rouse()
+	err := c.wired.ask(ctx, func() request { return request{"t": "active"} })
+	if errors.Is(err, errDown) {
+		return nil
+	}
+	return err
+}
+
 // User is who the server says this is, "" before it has.
 func (c *Conn) User() string {
 	c.wired.mu.Lock()

@@ -205,3 +205,17 @@ func TestKeyboard(t *testing.T) {
 	ann.do(press(kb.Enter))
 	ann.until(`link() === "open"`)
 }
+
+// Somebody who does nothing is away, and is back at the next key.
+func TestAway(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "-away", "2s")
+	b := newBrowser(t)
+	ann := b.here(s, "ann")
+	bob := b.open(s.url + "/?user=bob")
+	ann.until(`state("bob") === "away"`)
+	bob.do(press("x"))
+	ann.until(`state("bob") === "online"`)
+	ann.until(`state("bob") === "away"`)
+	bob.equal(0, `text("cause").length`) // on the one connection
+}

@@ -115,6 +115,8 @@ export class PresenceSocket extends EventTarget {
 	leave(topic: string): Promise<void>;
 	setMeta(meta: unknown): Promise<void>;
 	setStatus(status: string): Promise<void>;
+	/** Tells the server that the user is here, so that it is neither away nor idle. Call it as often as you like: what is sent is bounded. */
+	active(): void;
 	readonly user: string | null;
 	readonly session: string | null;
 

@@ -13,6 +13,7 @@ const SERVED_INTERVAL = null; // filled in by Presence.ClientJS
 const PROTOCOL = "presence.v1";
 const MARK = "\u0001"; // begins each message of presence.v1
 const MAX_FRAME = 16 * 1024;
+const ACTIVE_EVERY = 5_000; // milliseconds
 
 const defaults = {
 	interval: SERVED_INTERVAL ?? 25_000,
@@ -78,6 +79,7 @@ export class PresenceSocket extends EventTarget {
 	#meta; // as it should be; undefined: never set
 	#metaTaken; // as the server has last taken it
 	#metaWaits = [];
+	#activeAt = -Infinity;
 	#off = [];
 
 	constructor(url, protocols, options) {
@@ -281,6 +283,18 @@ export class PresenceSocket extends EventTarget {
 	setStatus(status) {
 		const before = this.#meta !== null && typeof this.#meta === "object" ? this.#meta : {};
 		return this.setMeta({ ...before, status });
+	}
+
+	/**
+	 * Tells the server that the user is here, so that it is neither away nor idle. Call it as often as you like, for instance at
+	 * each key. Messages of the app and all requests say the same.
+	 */
+	active() {
+		this.#usePresence();
+		if (this.#idle) this.#redial();
+		if (!this.#welcome || Date.now() - this.#activeAt < ACTIVE_EVERY) return;
+		this.#activeAt = Date.now();
+		this.#ask({ t: "active" }).catch(() => {}); // a new connection says the same
 	}
 
 	/** Who the server says this is; null until it has. */

@@ -601,6 +601,25 @@ test("what the server takes back after a reconnect is told", async () => {
 	assert.deepEqual(told, ["forbidden", "forbidden"]);
 });
 
+test("active is told now and then, and wakes an idle socket", async () => {
+	const s = await welcomed({ heartbeat: false });
+	let ws = FakeWebSocket.last;
+	for (let i = 0; i < 1_000; i++) {
+		s.active();
+		await clock.tick(10);
+	}
+	assert.deepEqual(ws.asked().map((m) => m.t), ["active", "active"]);
+	ws.end(4408);
+	await clock.tick(1e6);
+	assert.equal(dials(), 1);
+	s.active();
+	await settle();
+	assert.equal(dials(), 2);
+	ws = FakeWebSocket.last.open("presence.v1");
+	s.active();
+	assert.deepEqual(ws.asked(), [], "not before the welcome");
+});
+
 test("join, leave and status, also over a reconnect", async () => {
 	const s = await welcomed({ heartbeat: false });
 	let joined = 0;
