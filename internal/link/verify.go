@@ -57,15 +57,20 @@ func (c *Conn) Verify(timeoutAfter time.Duration) error {
 
 // awaitMore waits for proof without reading on: more than may be kept was there
 // before the 101, or so soon after it that it cannot be told. What arrives
-// behind it makes the kernel hold more.
+// behind it makes the kernel hold more. A layer such as TLS hides how much of
+// what was there it has taken: then only what arrives from now on is newer.
 func (c *Conn) awaitMore(until time.Time) error {
+	held := c.stale
+	if c.insist {
+		held, _ = c.sock.Pending()
+	}
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
-	for c.direct && c.stale > 0 && time.Now().Before(until) {
+	for (c.insist || held > 0) && time.Now().Before(until) {
 		if e := c.over.Load(); e != nil {
 			return e.err
 		}
-		if n, ok := c.sock.Pending(); !ok || n > c.stale {
+		if n, ok := c.sock.Pending(); !ok || n > held {
 			c.proven = ok
 			break
 		}
