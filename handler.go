@@ -17,6 +17,7 @@ import (
 type Conn struct {
 	*websocket.Conn
 	*Session
+	w     http.ResponseWriter // until the upgrade
 	r     *http.Request
 	u     *upgrade
 	owned bool // the upgrade is to be finished here
@@ -61,42 +62,55 @@ func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
 	// What lasts is kept apart from what is done once: the frames that wait
 	// with serve decide how large the stack of a quiet connection is.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := m.accept(w, r)
+		c := m.newConn(w, r)
 		if c == nil {
 			return
 		}
 		defer c.leave()
-		c.served(serve(c.r.Context(), c))
+		if m.accept(c) {
+			c.served(serve(c.r.Context(), c))
+		}
 	})
 }
 
-// accept upgrades, and returns nil when the request has been answered.
-func (m *Mount) accept(w http.ResponseWriter, r *http.Request) (c *Conn) {
+// newConn returns nil when the request has been answered.
+func (m *Mount) newConn(w http.ResponseWriter, r *http.Request) *Conn {
 	u, owned, r := m.prepare(w, r)
 	if u == nil {
 		return nil
 	}
 	if owned {
-		defer func() {
-			if c == nil {
-				u.finish()
-			}
-		}()
-		w = u
+		w = u // inside Middleware w leads there already
 	}
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols: m.offer(u, r), InsecureSkipVerify: true, // the origin was checked
-	})
+	return &Conn{Session: u.s, w: w, r: r, u: u, owned: owned}
+}
+
+// accept upgrades, and says whether there is a connection to serve.
+func (m *Mount) accept(c *Conn) bool {
+	options := m.acceptOptions(c)
+	ws, err := websocket.Accept(c.w, c.r, options)
+	c.w = nil
+	return m.accepted(c, ws, err)
+}
+
+func (m *Mount) acceptOptions(c *Conn) *websocket.AcceptOptions {
+	return &websocket.AcceptOptions{
+		Subprotocols: m.offer(c.u, c.r), InsecureSkipVerify: true, // the origin was checked
+	}
+}
+
+func (m *Mount) accepted(c *Conn, ws *websocket.Conn, err error) bool {
 	if err != nil {
-		m.p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
-		return nil
+		m.p.log.Debug("presence: not accepted", "path", c.r.URL.Path, "error", err)
+		return false
 	}
 	ws.SetReadLimit(m.set.ReadLimit)
 	if !m.p.begin() {
-		u.s.end(m.p.shutdownEnd())
-		return nil
+		c.end(m.p.shutdownEnd())
+		return false
 	}
-	return &Conn{Conn: ws, Session: u.s, r: r, u: u, owned: owned}
+	c.Conn = ws
+	return true
 }
 
 // served ends the session as what serve returned says.
@@ -105,13 +119,15 @@ func (c *Conn) served(err error) {
 	c.returned("serve", err)
 }
 
-// leave is called when serve has returned or panics.
+// leave is called when serve has returned or panics, or there was no upgrade.
 func (c *Conn) leave() {
-	defer c.p.running.Done()
-	if !c.u.returned {
-		c.end(End{Cause: CauseAppError, Code: codeAppError})
+	if c.Conn != nil {
+		defer c.p.running.Done()
+		if !c.u.returned {
+			c.end(End{Cause: CauseAppError, Code: codeAppError})
+		}
+		c.CloseNow()
 	}
-	c.CloseNow()
 	if c.owned {
 		c.u.finish()
 	}

@@ -1,0 +1,91 @@
+// Sizes: what a quiet session holds. The race detector makes stacks and objects larger.
+
+//go:build linux && !race
+
+package presence_test
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence"
+	"github.com/a4cafe1a/presence/internal/wstest"
+)
+
+// TestStackOfABlockingSession: the handshake must fit into 8 KiB of stack. One
+// that has grown to 16 KiB stays so, since the frames that wait in a quiet
+// session fill more than a quarter of it.
+func TestStackOfABlockingSession(t *testing.T) {
+	p := quiet(t)
+	const n = 200
+	before := memory().StackInuse
+	gather(t, p, deep(p.Handler(drop)), n)
+	each := int(memory().StackInuse-before) / n
+	t.Logf("%d B for each session", each)
+	require.Less(t, each, 12<<10)
+	require.Greater(t, each, 1<<10, "nothing was measured")
+}
+
+// deep adds the frames of a router and a middleware or two.
+func deep(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var frames [512]byte
+		next.ServeHTTP(w, r)
+		runtime.KeepAlive(&frames)
+	})
+}
+
+// quiet is a Presence whose heartbeats do not come while the test runs.
+func quiet(t testing.TB) *presence.Presence {
+	p, err := presence.New(presence.Options{Identify: byQuery, HeartbeatInterval: time.Hour})
+	require.NoError(t, err)
+	t.Cleanup(func() { p.Shutdown(context.Background()) })
+	return p
+}
+
+// gather connects n users, without a goroutine for each on the client's side,
+// and returns when all are live.
+func gather(t testing.TB, p *presence.Presence, handler http.Handler, n int) {
+	srv := httptest.NewServer(handler)
+	t.Cleanup(func() {
+		srv.Close()
+		require.Eventually(t, func() bool { sessions, _ := p.PlacesTaken(); return sessions == 0 }, 5*time.Second, time.Millisecond)
+	})
+	buf := make([]byte, 1024)
+	for i := range n {
+		nc, err := net.Dial("tcp", srv.Listener.Addr().String())
+		require.NoError(t, err)
+		t.Cleanup(func() { nc.Close() })
+		_, err = nc.Write([]byte(wstest.Request("/?user=" + strconv.Itoa(i))))
+		require.NoError(t, err)
+		got := 0
+		for !bytes.HasSuffix(buf[:got], []byte("\r\n\r\n\x89\x00")) { // the answer and the ping
+			k, err := nc.Read(buf[got:])
+			require.NoError(t, err)
+			got += k
+		}
+		_, err = nc.Write([]byte{0x8a, 0x80, 1, 2, 3, 4})
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		users, err := p.Count(context.Background(), "")
+		return err == nil && users.Users == n
+	}, 5*time.Second, time.Millisecond)
+}
+
+func memory() (m runtime.MemStats) {
+	for range 3 { // pools take two collections to forget
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return m
+}
