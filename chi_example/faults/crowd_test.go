@@ -81,12 +81,12 @@ func (c *client) closeTab() {
 	}
 }
 
-// slow says that the user once took a good part of a grace to reload, or still
-// does. A busy node may take the rest.
+// slow says that the user once took longer than a grace to reload, or still
+// does.
 func (c *client) slow() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.gap > grace/2 || !c.left.IsZero() && time.Since(c.left) > grace/2
+	return c.gap >= grace || !c.left.IsZero() && time.Since(c.left) >= grace
 }
 
 // reload lets restless users go and come back within their grace, all the
@@ -172,9 +172,13 @@ func (c *client) dial(at int) (*websocket.Conn, error) {
 	case <-c.r.ctx.Done():
 		return nil, c.r.ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(c.r.ctx, 5*time.Second)
+	return c.r.connect(at, c.name)
+}
+
+func (r *rig) connect(k int, user string) (*websocket.Conn, error) {
+	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
 	defer cancel()
-	conn, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(c.r.nodes[at].url(), "http")+"/ws?topic=room&user="+c.name, nil)
+	conn, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(r.nodes[k].url(), "http")+"/ws?topic=room&user="+user, nil)
 	return conn, err
 }
 

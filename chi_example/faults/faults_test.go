@@ -114,11 +114,7 @@ func (r *rig) killNode(k int) {
 			return 0, 0
 		})
 	}
-	for _, c := range movers { // where they are now is where they belong
-		at, _, _ := c.state()
-		c.want.Store(int32(at))
-		c.moves.Store(false)
-	}
+	r.stay(movers)
 	r.report()
 }
 
@@ -286,11 +282,7 @@ func (r *rig) rollingRestart() {
 		r.t.Logf("node %d was replaced: it took %v to stop; %d connections ended", k, down.Round(time.Millisecond), r.ends.Load()-ends)
 	}
 	r.quiet(marks, 0, 1, 2)
-	for _, c := range r.clients {
-		at, _, _ := c.state()
-		c.want.Store(int32(at))
-		c.moves.Store(false)
-	}
+	r.stay(r.clients)
 	r.report()
 }
 

@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// visitor begins the names of users who come only to see how far a stream is.
+const visitor = "~visitor"
+
 // change is an event of the stream.
 type change struct{ kind, user, cause string }
 
@@ -86,13 +89,17 @@ func (f *follower) event(name, data string) {
 		}
 		return
 	case "join":
-		f.r.joins.Add(1)
+		if !strings.HasPrefix(u, visitor) {
+			f.r.joins.Add(1)
+		}
 		if f.members[u] {
 			f.broken = append(f.broken, u+" joined twice")
 		}
 		f.members[u] = true
 	case "leave":
-		f.r.leaves.Add(1)
+		if !strings.HasPrefix(u, visitor) {
+			f.r.leaves.Add(1)
+		}
 		if !f.members[u] {
 			f.broken = append(f.broken, u+" left twice")
 		}
@@ -116,13 +123,23 @@ type told struct {
 	causes        []string
 }
 
-// since returns what came after mark, for each user, and how many snapshots
-// there were: what they replaced cannot be counted.
+// has says whether a user is in the fold.
+func (f *follower) has(user string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.members[user]
+}
+
+// since returns what came after mark, for each user but visitors, and how many
+// snapshots there were: what they replaced cannot be counted.
 func (f *follower) since(mark int) (all map[string]told, snapshots int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	all = map[string]told{}
 	for _, c := range f.changes[mark:] {
+		if strings.HasPrefix(c.user, visitor) {
+			continue
+		}
 		v := all[c.user]
 		switch c.kind {
 		case "snapshot":

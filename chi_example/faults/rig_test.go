@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence/internal/proctest"
@@ -60,7 +61,8 @@ type rig struct {
 	looks     chan struct{} // the same for what users ask: it may take long
 	pace      time.Duration // between two questions of a sampler
 
-	calm atomic.Bool // nobody reloads
+	calm   atomic.Bool // nobody reloads
+	visits int
 
 	online, unknown, failed, ends, reloads, joins, leaves atomic.Int64
 
@@ -224,8 +226,8 @@ func (r *rig) lists(k int, users map[string]bool) string {
 	return ""
 }
 
-// settle waits until all that can be asked list who shall be there, and every
-// user is known to be.
+// settle waits until all that can be asked list who shall be there, every user
+// is known to be, and the watchers were told.
 func (r *rig) settle(within time.Duration) time.Duration {
 	r.t.Helper()
 	users := r.members()
@@ -238,6 +240,10 @@ func (r *rig) settle(within time.Duration) time.Duration {
 				return fmt.Sprintf("%s: known to be connected: %v", c.name, seen)
 			}
 		}
+		return ""
+	})
+	r.catchUp()
+	r.until(within, func() string {
 		for k, f := range r.followers {
 			if r.nodes[k].answers.Load() && !f.holds(users) {
 				return fmt.Sprintf("the events of node %d do not lead to the membership", k)
@@ -246,6 +252,36 @@ func (r *rig) settle(within time.Duration) time.Duration {
 		return ""
 	})
 	return took
+}
+
+// catchUp returns when the watchers were told of everything up to now: a
+// visitor comes and goes, and events have an order.
+func (r *rig) catchUp() {
+	r.t.Helper()
+	r.visits++
+	name := fmt.Sprint(visitor, r.visits)
+	told := func(there bool) {
+		r.until(patience, func() string {
+			for k, f := range r.followers {
+				if r.nodes[k].answers.Load() && f.has(name) != there {
+					return fmt.Sprintf("%s is told to be there by node %d: %v", name, k, !there)
+				}
+			}
+			return ""
+		})
+	}
+	for k, n := range r.nodes {
+		if !n.takes.Load() {
+			continue
+		}
+		conn, err := r.connect(k, name)
+		require.NoError(r.t, err)
+		conn.CloseRead(r.ctx) // it answers pings
+		told(true)
+		require.NoError(r.t, conn.Close(websocket.StatusGoingAway, ""))
+		told(false)
+		return
+	}
 }
 
 // right waits until the nodes that can be asked list exactly these.
@@ -265,18 +301,18 @@ func (r *rig) right(within time.Duration, users map[string]bool) time.Duration {
 	return time.Since(begun)
 }
 
-// until waits for f to have no complaint.
+// until waits for f to have no complaint. Only what it began to look at in
+// time counts.
 func (r *rig) until(within time.Duration, f func() string) {
 	r.t.Helper()
 	end := time.Now().Add(within)
-	for {
-		bad := f()
-		if bad == "" {
-			return
-		}
+	for bad := "nobody looked in time"; ; {
 		if time.Now().After(end) {
 			r.report()
 			r.t.Fatalf("after %v: %s", within, bad)
+		}
+		if bad = f(); bad == "" {
+			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -297,6 +333,17 @@ func (r *rig) marks() (at []int) {
 		at = append(at, f.mark())
 	}
 	return at
+}
+
+// stay makes users belong where they are now. Who is on the way belongs where
+// they were meant to be.
+func (r *rig) stay(users []*client) {
+	for _, c := range users {
+		if at, _, _ := c.state(); at != away {
+			c.want.Store(int32(at))
+		}
+		c.moves.Store(false)
+	}
 }
 
 // quiet requires that no watcher of these nodes was told anything, but of
