@@ -143,8 +143,9 @@ func (r *rig) restartRedis() {
 	marks := r.marks()
 	r.redis.kill()
 	r.storeAway()
+	left := r.someLeave()
 	r.redis.start(r.t)
-	r.recovered("Redis was killed and is empty", marks)
+	r.recovered("Redis was killed and is empty", marks, left)
 }
 
 func (r *rig) flushRedis() {
@@ -152,7 +153,7 @@ func (r *rig) flushRedis() {
 	marks := r.marks()
 	_, err := r.redis.ask("FLUSHALL")
 	require.NoError(r.t, err)
-	r.recovered("Redis was flushed", marks)
+	r.recovered("Redis was flushed", marks, nil)
 }
 
 func (r *rig) pauseRedis(d time.Duration) {
@@ -161,20 +162,59 @@ func (r *rig) pauseRedis(d time.Duration) {
 	r.redis.signal(r.t, syscall.SIGSTOP)
 	end := time.After(d)
 	r.storeAway()
+	left := r.someLeave()
 	<-end
 	r.redis.signal(r.t, syscall.SIGCONT)
-	r.recovered("Redis slept for "+d.String(), marks)
+	r.recovered("Redis slept for "+d.String(), marks, left)
 }
 
-// recovered requires that all is right soon, and that nobody was told of it.
-func (r *rig) recovered(what string, marks []int) {
+// someLeave lets a few users of every node go while nobody can be told.
+func (r *rig) someLeave() (left []*client) {
+	r.t.Helper()
+	for k := range r.nodes {
+		for _, c := range r.of(k)[1:6] {
+			if !c.restless {
+				c.leave(away, false)
+				left = append(left, c)
+			}
+		}
+	}
+	r.until(patience, func() string {
+		for _, c := range left {
+			if at, _, _ := c.state(); at != away {
+				return c.name + " is still connected"
+			}
+		}
+		return ""
+	})
+	return left
+}
+
+// recovered requires that all is right soon, and that nobody was told of it:
+// only that these left, and then come back.
+func (r *rig) recovered(what string, marks []int, left []*client) {
 	r.t.Helper()
 	ends := r.ends.Load()
 	took := r.right(afterStore, r.members())
 	r.settle(patience)
-	r.quiet(marks, 0, 1, 2)
+	gone := map[string]bool{}
+	for _, c := range left {
+		gone[c.name] = true
+	}
+	for k := range r.nodes {
+		all, _ := r.followers[k].since(marks[k])
+		for u := range gone {
+			require.Equal(r.t, 1, all[u].leaves, "leaves of %s at node %d", u, k)
+			require.Zero(r.t, all[u].joins, "joins of %s at node %d", u, k)
+		}
+	}
+	r.quiet(marks, gone)
 	require.Equal(r.t, ends, r.ends.Load(), "connections ended")
-	r.t.Logf("%s: right after %v", what, took.Round(time.Millisecond))
+	for i, c := range left {
+		c.want.Store(int32(i % len(r.nodes)))
+	}
+	r.settle(patience)
+	r.t.Logf("%s: right after %v; %d left meanwhile", what, took.Round(time.Millisecond), len(left))
 	r.report()
 }
 
@@ -281,7 +321,7 @@ func (r *rig) rollingRestart() {
 		n.sick.Add(1)
 		r.t.Logf("node %d was replaced: it took %v to stop; %d connections ended", k, down.Round(time.Millisecond), r.ends.Load()-ends)
 	}
-	r.quiet(marks, 0, 1, 2)
+	r.quiet(marks, nil)
 	r.stay(r.clients)
 	r.report()
 }

@@ -346,12 +346,15 @@ func (r *rig) stay(users []*client) {
 	}
 }
 
-// quiet requires that no watcher of these nodes was told anything, but of
-// those who took longer to reload than their grace, on a busy machine.
-func (r *rig) quiet(marks []int, nodes ...int) {
+// quiet requires that no watcher was told anything, but of these, and of those
+// who took longer to reload than their grace, on a busy machine.
+func (r *rig) quiet(marks []int, but map[string]bool) {
 	r.t.Helper()
-	for _, k := range nodes {
-		all, _ := r.followers[k].since(marks[k])
+	for k, f := range r.followers {
+		all, _ := f.since(marks[k])
+		for user := range but {
+			delete(all, user)
+		}
 		for _, c := range r.clients {
 			if c.restless && c.slow() {
 				delete(all, c.name)
