@@ -17,9 +17,12 @@ type event struct {
 	described    bool
 }
 
+// ask stands in the log for a user with many sessions; see user.lua.
+const ask = "?"
+
 // dispatch gives the changes of one entry to the feeds, and moves at to its
-// end.
-func (t *tail) dispatch(ctx context.Context, e entry, at *store.Version) error {
+// end. known are users with many sessions that were read since the entry was.
+func (t *tail) dispatch(ctx context.Context, e entry, known map[string]large, at *store.Version) error {
 	r := reader{s: e.packed}
 	r.array()
 	v := view{now: r.int(), logged: true}
@@ -33,6 +36,7 @@ func (t *tail) dispatch(ctx context.Context, e entry, at *store.Version) error {
 	}
 	events := make([]event, r.array())
 	users := map[string]bool{}
+	var many []string
 	for i := range events {
 		ev := &events[i]
 		n := r.array()
@@ -49,7 +53,14 @@ func (t *tail) dispatch(ctx context.Context, e entry, at *store.Version) error {
 			// Records live longer than the entry, and must not keep it.
 			ev.user, ev.packed = strings.Clone(ev.user), strings.Clone(ev.packed)
 			probe := store.UserRecord{User: ev.user}
-			if ev.packed != "" {
+			switch ev.packed {
+			case "":
+			case ask:
+				if _, ok := known[ev.user]; !ok {
+					many = append(many, ev.user)
+					known[ev.user] = large{}
+				}
+			default:
 				_, ev.described = v.record(&probe, "", ev.packed, "")
 			}
 			if ev.described {
@@ -59,6 +70,9 @@ func (t *tail) dispatch(ctx context.Context, e entry, at *store.Version) error {
 	}
 	if r.bad {
 		return fmt.Errorf("%w: %w", store.ErrUnavailable, errPacked)
+	}
+	if err := t.readLarge(ctx, many, known); err != nil {
+		return err
 	}
 	var metas map[string]string
 	if len(users) > 0 {
@@ -85,9 +99,12 @@ func (t *tail) dispatch(ctx context.Context, e entry, at *store.Version) error {
 				Version: store.Version{Shard: t.p.id, Generation: at.Generation, Sequence: sequence},
 				Member:  store.UserRecord{User: ev.user, State: store.Offline, AsOf: v.asOf},
 			}
-			if c.Kind == store.Left {
+			switch {
+			case c.Kind == store.Left:
 				c.Member.LastSeen = fromMicros(ev.seen)
-			} else {
+			case ev.packed == ask:
+				known[ev.user].record(&c.Member, topic, v.asOf)
+			default:
 				v.record(&c.Member, topic, ev.packed, metas[ev.user])
 			}
 			for _, x := range parts {

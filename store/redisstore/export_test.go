@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -25,12 +26,18 @@ end`
 
 // NewFrozen makes a store with a clock that stands still but for Advance.
 func NewFrozen(client redis.UniversalClient, o Options) (*Store, error) {
-	return newStore(client, o, frozenLua)
+	return newStore(client, o, newScripts(frozenLua, userLua))
+}
+
+// NewAsking is NewMovable with a log that holds no user at all, as if each had
+// very many sessions.
+func NewAsking(client redis.UniversalClient, o Options) (*Store, error) {
+	return newStore(client, o, newScripts(movableLua, strings.Replace(userLua, "LARGE, ASK = 128", "LARGE, ASK = 0", 1)))
 }
 
 // NewMovable makes a store with a clock that Advance moves.
 func NewMovable(client redis.UniversalClient, o Options) (*Store, error) {
-	return newStore(client, o, movableLua)
+	return newStore(client, o, newScripts(movableLua, userLua))
 }
 
 // Advance moves the clock of every store that was made with NewMovable or

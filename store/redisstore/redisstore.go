@@ -97,10 +97,10 @@ type shard struct {
 // count within Options.Timeout; see the package comment for the settings that
 // suit best.
 func New(client redis.UniversalClient, o Options) (*Store, error) {
-	return newStore(client, o, clockLua)
+	return newStore(client, o, newScripts(clockLua, userLua))
 }
 
-func newStore(client redis.UniversalClient, o Options, clock string) (*Store, error) {
+func newStore(client redis.UniversalClient, o Options, run scripts) (*Store, error) {
 	if o.Namespace == "" {
 		o.Namespace = "presence"
 	}
@@ -138,7 +138,7 @@ func newStore(client redis.UniversalClient, o Options, clock string) (*Store, er
 		lease:   o.Lease.Truncate(time.Microsecond),
 		timeout: o.Timeout,
 		maxLog:  o.Log,
-		scripts: newScripts(clock),
+		scripts: run,
 		done:    make(chan struct{}),
 	}
 	s.conf = strconv.Itoa(o.Partitions) + " " + strconv.FormatInt(s.lease.Microseconds(), 10)

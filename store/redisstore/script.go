@@ -42,7 +42,7 @@ type scripts struct {
 	register, renew, bell, end, commit, sweep, disconnect, look, count, members *redis.Script
 }
 
-func newScripts(clock string) scripts {
+func newScripts(clock, user string) scripts {
 	script := func(body string, parts ...string) *redis.Script {
 		first, rest, _ := strings.Cut(body, "\n") // #!lua and its flags
 		all := append(append([]string{first, clock, baseLua}, parts...), rest)
@@ -53,9 +53,9 @@ func newScripts(clock string) scripts {
 		renew:      script(renewLua),
 		bell:       script(bellLua),
 		end:        script(endLua),
-		commit:     script(commitLua, userLua),
-		sweep:      script(sweepLua, userLua),
-		disconnect: script(disconnectLua, userLua),
+		commit:     script(commitLua, user),
+		sweep:      script(sweepLua, user),
+		disconnect: script(disconnectLua, user),
 		look:       script(lookLua),
 		count:      script(countLua),
 		members:    script(membersLua),

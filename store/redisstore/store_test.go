@@ -31,6 +31,18 @@ func TestStore(t *testing.T) {
 	}
 }
 
+// A log that holds no users, so that feeds ask for each, tells the same.
+func TestStoreAsking(t *testing.T) {
+	client := sharedServer(t).client(t)
+	storetest.Run(t, func(t *testing.T) storetest.Harness {
+		const lease = 10 * time.Second
+		s, err := redisstore.NewAsking(client, redisstore.Options{Namespace: namespace(), Lease: lease, Log: 512})
+		require.NoError(t, err)
+		past(t, s, lease, s.Advance)
+		return storetest.Harness{Store: s, Lease: lease, Log: 512, Advance: s.Advance}
+	})
+}
+
 // The scripts as they are shipped, on Redis's own clock. They differ from those
 // above in nothing else, so that the cases in which time decides are enough.
 func TestStoreRealClock(t *testing.T) {

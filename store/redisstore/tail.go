@@ -215,11 +215,12 @@ func (t *tail) sync(ctx context.Context) error {
 			return nil
 		}
 		end.Sequence = max(end.Sequence, now.Sequence)
+		known := map[string]large{} // read after all of these entries were written
 		for _, e := range entries {
 			if e.from != at.Sequence {
 				t.reset(at) // what lies between is gone
 			}
-			if err := t.dispatch(ctx, e, &at); err != nil {
+			if err := t.dispatch(ctx, e, known, &at); err != nil {
 				return err
 			}
 		}

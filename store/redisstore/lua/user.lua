@@ -12,6 +12,11 @@
 local JOINED, UPDATED, LEFT = 1, 2, 3
 local SID, NUM, SINCE, AWAY, BYTES, FIRST = 1, 2, 3, 4, 5, 6
 
+-- A user whose sessions have more fields than this is not written into the
+-- log: followers read it. Else a change of a user with 1,000 sessions would
+-- take 30 KB there, and packing it would hold everybody up.
+local LARGE, ASK = 128, '?'
+
 local users, dirty = {}, {}                     -- by name; false: nobody knows the user
 local counted, placed, dues = {}, {}, {}        -- by topic; by topic and user; by member of DUES
 local indexed, remembered, described = {}, {}, {} -- by lease and user; by user; by user
@@ -314,7 +319,10 @@ local function finish()
   end
   if #touched > 0 then
     change(w)
-    local ev = {w.name, w.anonymous and 0 or w.rec[2], w.gone and '' or packed(w)}
+    local fields = 0
+    for _, x in ipairs(w.rec[4]) do fields = fields + #x end
+    local large = fields > LARGE
+    local ev = {w.name, w.anonymous and 0 or w.rec[2], w.gone and '' or large and ASK or packed(w)}
     for _, k in ipairs(touched) do
       ev[#ev + 1] = k[1]
       ev[#ev + 1] = k[2]
@@ -323,7 +331,9 @@ local function finish()
     begun = begun or seq
     seq = seq + #touched
     events[#events + 1] = ev
-    for _, x in ipairs(w.rec[4]) do named[x[NUM]] = true end
+    if not large then
+      for _, x in ipairs(w.rec[4]) do named[x[NUM]] = true end
+    end
   end
   if w.gone then users[w.name] = false end
   w = nil
@@ -365,7 +375,7 @@ local function same(v) return v end
 
 -- flush writes everything, the log included: one entry {time, leases, events},
 -- where leases are {number, id, name, renewed, alive} and events are {user,
--- last seen, packed user or "", topic, kind, cause, topic, ...}.
+-- last seen, packed user or "" or ASK, topic, kind, cause, topic, ...}.
 local function flush()
   local yes, no = {}, {}
   for name in pairs(dirty) do
