@@ -48,7 +48,7 @@ type Event struct {
 	Topic   string
 	Version string // of the membership, comparable for equality only
 	At      time.Time
-	Member  Member   // of Join, Leave and Update
+	Member  Member   // of Join, Leave and Update; of Leave with the Since of the visit that is over
 	Cause   Cause    // of Leave
 	Members []Member // of Snapshot; read-only
 }

@@ -136,8 +136,11 @@ func TestLeaveComesWhenTheGraceEnds(t *testing.T) {
 		e := next(t, sub)
 		require.Equal(t, presence.Grace, e.Member.State)
 		require.Zero(t, e.Member.Sessions)
+		came := e.Member.Since
+		require.False(t, came.IsZero())
 		e = next(t, sub)
 		require.Equal(t, presence.Leave, e.Kind)
+		require.Equal(t, came, e.Member.Since, "how long the visit was")
 		require.Equal(t, presence.CauseLost, e.Cause)
 		require.Equal(t, "room", e.Topic)
 		require.Equal(t, "ann", e.Member.User)

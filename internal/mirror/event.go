@@ -46,7 +46,9 @@ type Event struct {
 	Version string
 	At      time.Time // on the store's clock
 
-	Member store.UserRecord // Join, Leave and Update
+	// Member is who a Join, Leave or Update is of. Of a Leave it has the Since
+	// of the membership that is over.
+	Member store.UserRecord
 	Cause  store.Cause      // Leave; empty when the store has forgotten it
 
 	// Members are those of a Snapshot, in order of shard, then user.

@@ -203,6 +203,10 @@ func (t *topic) fold(changes []store.Change, version string) {
 	events := make([]Event, 0, len(changes))
 	for i := range changes {
 		c := &changes[i]
+		member := c.Member
+		if c.Kind == store.Left {
+			member.Since = t.members.of[member.User].Since
+		}
 		kind := t.members.fold(c)
 		if kind == 0 {
 			continue
@@ -212,7 +216,7 @@ func (t *topic) fold(changes []store.Change, version string) {
 			v = c.Version.String()
 		}
 		events = append(events, Event{
-			Kind: kind, Topic: t.name, Version: v, At: c.At, Member: c.Member, Cause: c.Cause,
+			Kind: kind, Topic: t.name, Version: v, At: c.At, Member: member, Cause: c.Cause,
 		})
 		if c.At.After(t.asOf) {
 			t.asOf = c.At
