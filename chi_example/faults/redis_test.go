@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/internal/proctest"
 )
 
 // redisServer is a Redis that keeps nothing on disk. It listens on a Unix
@@ -59,6 +61,7 @@ func (s *redisServer) start(t *testing.T) {
 	_ = os.Remove(s.socket)
 	s.cmd = exec.Command(redisBinary(t), "--port", "0", "--unixsocket", s.socket, "--dir", filepath.Dir(s.socket),
 		"--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning")
+	proctest.DieWithParent(s.cmd)
 	require.NoError(t, s.cmd.Start())
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := s.ask("PING"); err == nil {

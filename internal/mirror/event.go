@@ -49,7 +49,7 @@ type Event struct {
 	// Member is who a Join, Leave or Update is of. Of a Leave it has the Since
 	// of the membership that is over.
 	Member store.UserRecord
-	Cause  store.Cause      // Leave; empty when the store has forgotten it
+	Cause  store.Cause // Leave; empty when the store has forgotten it
 
 	// Members are those of a Snapshot, in order of shard, then user.
 	Members []store.UserRecord

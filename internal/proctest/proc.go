@@ -42,6 +42,7 @@ func Build(t *testing.T, dir string) string {
 func Start(t *testing.T, bin string, args ...string) *Process {
 	t.Helper()
 	p := &Process{t: t, cmd: exec.Command(bin, args...), done: make(chan error, 1)}
+	DieWithParent(p.cmd)
 	out, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
