@@ -81,7 +81,7 @@ const (
 	earlyMax = 64 << 10 // what is kept of bytes that came before the proof
 	headMax  = 64       // an incomplete frame head held back for its payload
 	minRead  = 512      // smaller reads of the library go through a buffer
-	replyMax = 1 << 10  // queued answers to heartbeat messages
+	replyMax = 4 << 10  // queued answers: as many of the longest pongs as there may be pings in a second, by default
 )
 
 // Conn is a net.Conn for a WebSocket library. Reading and writing may happen
