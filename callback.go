@@ -93,11 +93,10 @@ func (c *Peer) start() {
 	c.state.Store(awake)
 	c.Session.mu.Lock()
 	c.peer = c
-	ended := c.upgraded // the request is over, and must not be held any longer
-	c.upgraded = nil
+	over := c.forgetRequest()
 	c.Session.mu.Unlock()
-	if ended != nil {
-		ended(context.Canceled)
+	if over != nil {
+		over(context.Canceled)
 	}
 	c.mu.Lock()
 	c.open = true
@@ -108,6 +107,20 @@ func (c *Peer) start() {
 		return
 	}
 	go c.read()
+}
+
+// forgetRequest returns what ends the context of the request, which is over and
+// must not be held any longer. s.mu is held.
+func (s *Session) forgetRequest() (over context.CancelCauseFunc) {
+	c := s.contexts
+	if c == nil {
+		return nil
+	}
+	over, c.upgraded = c.upgraded, nil
+	if c.ctx == nil {
+		s.contexts = nil
+	}
+	return over
 }
 
 // park says whether the session needs no goroutine of its own.
@@ -124,7 +137,9 @@ func (c *Peer) park() bool {
 	c.mu.Lock()
 	c.ref = ref
 	c.mu.Unlock()
-	c.parked.Store(ok && c.conn.Direct())
+	if ok && c.conn.Direct() {
+		c.marks.set(markParked)
+	}
 	return ok
 }
 

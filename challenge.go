@@ -34,6 +34,13 @@ func (p *Presence) room(ctx context.Context, user string) error {
 	return RetryAfter(fmt.Errorf("%w: %d sessions of one user", ErrTooMany, n), retryUser)
 }
 
+// trial is a challenge under way.
+type trial struct {
+	by    wheel.Time // silence until then ends the session
+	since wheel.Time
+	acked uint64 // what the client had acknowledged then
+}
+
 // challenge makes the session prove within proveIn that it is alive. One that
 // cannot be asked is taken for alive, and one under way is not prolonged, or
 // a client that keeps trying would keep its own dead session.
@@ -42,16 +49,11 @@ func (s *Session) challenge() {
 		return
 	}
 	now := s.p.wheel.Exact()
-	s.mu.Lock()
-	begun := s.proveBy.Load() == 0
-	if begun {
-		_, acked, _ := s.conn.Ahead()
-		s.proveAck.Store(acked)
-		s.provedAt.Store(int64(now))
-		s.proveBy.Store(int64(now + wheel.Time(proveIn)))
+	if s.trial.Load() != nil {
+		return
 	}
-	s.mu.Unlock()
-	if begun {
+	_, acked, _ := s.conn.Ahead()
+	if s.trial.CompareAndSwap(nil, &trial{now + wheel.Time(proveIn), now, acked}) {
 		s.conn.Beat(true)
 		s.hasten(now + wheel.Time(50*time.Millisecond))
 	}
@@ -70,7 +72,7 @@ func (s *Session) gone(ctx context.Context) bool {
 		case <-ctx.Done():
 			return false
 		case <-poll.C:
-			if s.proveBy.Load() == 0 {
+			if s.trial.Load() == nil {
 				return s.ended.Load() != nil
 			}
 		}
@@ -79,34 +81,33 @@ func (s *Session) gone(ctx context.Context) bool {
 
 // lookAtProof reaps a challenged session that has not proved itself in time.
 func (s *Session) lookAtProof(now wheel.Time) wheel.Time {
-	by := wheel.Time(s.proveBy.Load())
-	if by == 0 {
+	d := s.trial.Load()
+	if d == nil {
 		return never
 	}
 	s.peek()
 	if s.ended.Load() != nil {
 		return 0
 	}
-	since := wheel.Time(s.provedAt.Load())
 	v := vitals{now: now, last: s.arrived()}
 	switch {
-	case v.last > since, s.p.wheel.Awake() > since, now >= by && s.excused(&v):
-		s.proveBy.Store(0)
+	case v.last > d.since, s.p.wheel.Awake() > d.since, now >= d.by && s.excused(&v, d):
+		s.trial.Store(nil)
 		return never
-	case now >= by:
+	case now >= d.by:
 		return s.reap(v)
 	}
-	return min(by, now+lookSoon/4)
+	return min(d.by, now+lookSoon/4)
 }
 
 // excused says that the proof may be on its way: bytes have arrived that
 // nobody could read, or the client is taking data that is ahead of our ping.
-func (s *Session) excused(v *vitals) bool {
+func (s *Session) excused(v *vitals, d *trial) bool {
 	if s.heardByKernel(v) {
 		return true
 	}
 	waiting, acked, known := s.conn.Ahead()
-	return known && waiting && acked > s.proveAck.Load()
+	return known && waiting && acked > d.acked
 }
 
 // awaitRoom waits until the challenged session has gone or proved itself. Of

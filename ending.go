@@ -22,7 +22,7 @@ func (s *Session) end(e End) *End {
 	}
 	s.ended.Store(&e)
 	hooks, listed, ref, peer := s.hooks, s.listed, s.ref, s.peer
-	cancel, upgraded := s.cancel, s.upgraded
+	contexts := s.held()
 	s.mu.Unlock()
 
 	p := s.p
@@ -32,14 +32,7 @@ func (s *Session) end(e End) *End {
 	if listed {
 		p.member.Do(s.removeOp(&e), nil)
 	}
-	over := func() {
-		if cancel != nil {
-			cancel(&e)
-		}
-		if upgraded != nil {
-			upgraded(&e)
-		}
-	}
+	over := func() { contexts.end(&e) }
 	if s.conn != nil {
 		f := p.farewell(&e)
 		f.Before = over
@@ -123,14 +116,14 @@ func (s *Session) enter() bool {
 		return false
 	}
 	p.running.Add(1)
-	s.entered.Store(true)
+	s.marks.set(markEntered)
 	p.pending.Store(s, true)
 	return true
 }
 
 func (s *Session) depart() {
 	s.p.pending.Delete(s)
-	if s.entered.CompareAndSwap(true, false) {
+	if s.marks.unset(markEntered) {
 		s.p.running.Done()
 	}
 }
@@ -142,14 +135,9 @@ func (s *Session) discard() {
 		s.ended.Store(&End{Cause: CauseAppClosed})
 	}
 	e := s.ended.Load()
-	cancel, upgraded := s.cancel, s.upgraded
+	contexts := s.held()
 	s.mu.Unlock()
-	if cancel != nil {
-		cancel(e)
-	}
-	if upgraded != nil {
-		upgraded(e)
-	}
+	contexts.end(e)
 	s.release()
 	s.depart()
 }

@@ -94,16 +94,16 @@ func (o *owner) Look(now wheel.Time) wheel.Time {
 	if s.conn == nil || s.conn.Direct() {
 		return s.look(now)
 	}
-	if s.looking.CompareAndSwap(false, true) {
+	if s.marks.set(markLooking) {
 		if s.calm(now) {
-			defer s.looking.Store(false)
+			defer s.marks.unset(markLooking)
 			return s.look(now)
 		}
 		// Reading or writing may block for a moment: not on the scheduler.
 		s.p.slow.Go(func() {
 			next := s.look(s.p.wheel.Exact())
-			s.looking.Store(false)
-			if s.again.Swap(false) {
+			s.marks.unset(markLooking)
+			if s.marks.unset(markAgain) {
 				next = min(next, 1) // somebody hastened a look meanwhile
 			}
 			if next != 0 {
@@ -111,7 +111,7 @@ func (o *owner) Look(now wheel.Time) wheel.Time {
 			}
 		})
 	} else {
-		s.again.Store(true)
+		s.marks.set(markAgain)
 	}
 	return now + wheel.Time(time.Minute)
 }
@@ -119,7 +119,7 @@ func (o *owner) Look(now wheel.Time) wheel.Time {
 // calm says that a look will neither read nor write.
 func (s *Session) calm(now wheel.Time) bool {
 	r := &s.set.rhythm
-	return now-s.arrived() < s.pulse.interval && s.proveBy.Load() == 0 && !s.conn.Due() &&
+	return now-s.arrived() < s.pulse.interval && s.trial.Load() == nil && !s.conn.Due() &&
 		(r.idle == 0 || now-s.conn.LastMessage() < wheel.Time(r.idle)) &&
 		(!s.conn.Watches() || now-s.conn.LastSent() < wheel.Time(r.interval))
 }
@@ -142,15 +142,15 @@ func (s *Session) look(now wheel.Time) wheel.Time {
 // lookAtClock ends a session whose time is over.
 func (s *Session) lookAtClock(now wheel.Time) wheel.Time {
 	next := never
-	if by := wheel.Time(s.closeBy.Load()); by != 0 {
-		if now >= by {
+	if g := s.goodbye.Load(); g != nil {
+		if now >= g.by {
 			s.endGoodbye(CauseLost)
 			return 0
 		}
-		next = min(next, by)
+		next = min(next, g.by)
 	}
 	s.mu.Lock()
-	expires := s.expires
+	expires := s.own().expires
 	s.mu.Unlock()
 	if !expires.IsZero() {
 		left := time.Until(expires)

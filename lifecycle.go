@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/a4cafe1a/presence/internal/link"
 	"github.com/a4cafe1a/presence/internal/wheel"
@@ -122,11 +123,16 @@ func (s *Session) addOp() store.Op {
 }
 
 func (s *Session) opLocked() store.Op {
-	return store.Op{
+	own := s.own()
+	op := store.Op{
 		Kind: store.OpAdd, User: s.user, Session: s.ID(),
-		Topics: s.topics, Meta: s.meta, Away: s.away, Since: s.since, Anonymous: !s.named,
+		Topics: own.topics, Meta: own.meta, Away: s.away, Anonymous: !s.named,
 		Limit: s.p.opts.Limits.PerUser, WhenFull: store.UserLimit(s.p.opts.Limits.WhenUserFull),
 	}
+	if s.dated {
+		op.Since = time.Unix(0, s.since).UTC()
+	}
+	return op
 }
 
 func (s *Session) heldOp() (store.Op, bool) {
@@ -143,9 +149,13 @@ func (s *Session) decided(r store.Result) {
 	switch r.Status {
 	case store.Done, store.TooLarge:
 		s.mu.Lock()
-		s.since = r.Since
+		if !r.Since.IsZero() {
+			s.since, s.dated = r.Since.UnixNano(), true
+		}
 		if r.Status == store.TooLarge {
-			s.meta = nil
+			own := s.own()
+			own.meta = nil
+			s.setExtra(own)
 		}
 		s.mu.Unlock()
 	case store.Outdated:

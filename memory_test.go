@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +36,21 @@ func TestStackOfABlockingSession(t *testing.T) {
 	require.Greater(t, each, 1<<10, "nothing was measured")
 }
 
+// TestNamesPinNoRequest: what Identify and Join are given are often parts of a
+// long request line or message.
+func TestNamesPinNoRequest(t *testing.T) {
+	p := quiet(t)
+	const n = 64
+	part := func(i int) string { return (strconv.Itoa(i) + strings.Repeat("x", 1<<20))[:8] }
+	before := memory().HeapAlloc
+	for i := range n {
+		s, err := p.Open(t.Context(), presence.Identity{User: part(i), Topics: []string{part(i)}})
+		require.NoError(t, err)
+		require.NoError(t, s.Join(t.Context(), "joined-"+part(i), part(i+n)))
+	}
+	require.Less(t, int(memory().HeapAlloc-before), n<<18)
+}
+
 // deep adds the frames of a router and a middleware or two.
 func deep(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,7 +64,11 @@ func deep(next http.Handler) http.Handler {
 func quiet(t testing.TB) *presence.Presence {
 	p, err := presence.New(presence.Options{Identify: byQuery, HeartbeatInterval: time.Hour})
 	require.NoError(t, err)
-	t.Cleanup(func() { p.Shutdown(context.Background()) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond) // which ends are spread over
+		defer cancel()
+		p.Shutdown(ctx)
+	})
 	return p
 }
 

@@ -64,35 +64,30 @@ func (o *owner) Gone() {
 	s.depart()
 }
 
+// goodbye is how a closing handshake says that the session will have ended.
+type goodbye struct {
+	End
+	by wheel.Time // how long it may take
+}
+
 // sayGoodbye notes how the session will have ended, and bounds how long the
 // closing handshake may take.
 func (s *Session) sayGoodbye(e End) {
-	s.mu.Lock()
-	if s.goodbye.Cause == "" {
-		s.goodbye = e
-	}
-	s.mu.Unlock()
 	at := s.p.wheel.Exact() + wheel.Time(max(s.p.opts.CloseTimeout, s.p.tick))
-	if s.closeBy.CompareAndSwap(0, int64(at)) {
+	if s.goodbye.CompareAndSwap(nil, &goodbye{e, at}) {
 		s.hasten(at)
 	}
 }
 
 // closing says that a closing handshake has begun.
-func (s *Session) closing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.goodbye.Cause != ""
-}
+func (s *Session) closing() bool { return s.goodbye.Load() != nil }
 
 // endGoodbye ends the session as its closing handshake said, or else with
 // this cause.
 func (s *Session) endGoodbye(otherwise Cause) {
-	s.mu.Lock()
-	e := s.goodbye
-	s.mu.Unlock()
-	if e.Cause == "" {
-		e.Cause = otherwise
+	e := End{Cause: otherwise}
+	if g := s.goodbye.Load(); g != nil {
+		e = g.End
 	}
 	s.end(e)
 }
@@ -137,7 +132,7 @@ func (s *Session) arrived() wheel.Time {
 // is to process it.
 func (s *Session) peek() link.View {
 	look := s.conn.Peek
-	if s.parked.Load() {
+	if s.marks.has(markParked) {
 		look = s.conn.Kept // the poller has read what there is
 	}
 	view := look()

@@ -153,14 +153,14 @@ const (
 
 // verified gives back the place among the upgrades.
 func (s *Session) verified() {
-	if s.live.CompareAndSwap(false, true) {
+	if s.marks.set(markVerified) {
 		s.p.verifying.Add(-1)
 	}
 }
 
 // release gives back what admit counted.
 func (s *Session) release() {
-	if s.released.CompareAndSwap(false, true) {
+	if s.marks.set(markReleased) {
 		s.verified() // it may be on its way at the same moment
 		s.p.sessions.Add(-1)
 	}

@@ -373,14 +373,14 @@ func (w *wire) allowed(a Ask) bool {
 func (s *Session) metaNow() json.RawMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.meta
+	return s.own().meta
 }
 
 // in says whether the session was put into the topic.
 func (s *Session) in(topic string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, found := slices.BinarySearch(s.topics, topic)
+	_, found := slices.BinarySearch(s.own().topics, topic)
 	return found
 }
 

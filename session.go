@@ -27,44 +27,82 @@ type Session struct {
 	p    *Presence
 	set  *settings
 	id   uint64
+	user string
 	next *Session // of the same user, older; the registry's
 	conn *link.Conn
-	ref  wheel.Ref // guarded by mu
+	wire *wire // of presence.v1; set before the upgrade
 
-	user  string
-	named bool
-
-	ended    atomic.Pointer[End]
-	touched  atomic.Int64  // without a conn: the last sign of life
-	closeBy  atomic.Int64  // a close handshake is under way until then
-	proveBy  atomic.Int64  // challenged: silence until then ends it
-	provedAt atomic.Int64  // when it was challenged
-	proveAck atomic.Uint64 // what the client had acknowledged then
-	live     atomic.Bool
-	parked   atomic.Bool // read by the poller
-	looking  atomic.Bool
-	again    atomic.Bool // a look was due while one was running
-	released atomic.Bool
-	entered  atomic.Bool
-
-	pulse pulse // of the scheduler
-	peer  *Peer // of a Callback; guarded by mu
-	wire  *wire // of presence.v1; set before the upgrade
+	ended   atomic.Pointer[End]
+	goodbye atomic.Pointer[goodbye] // a close handshake is under way
+	trial   atomic.Pointer[trial]   // it is to prove that it is alive
+	touched atomic.Int64            // without a conn: the last sign of life
+	pulse   pulse                   // of the scheduler
 
 	mu       sync.Mutex
-	topics   []string // sorted, without ""
-	meta     json.RawMessage
-	expires  time.Time
-	away     bool
-	started  time.Time // on this node's clock
-	since    time.Time // on the store's clock, zero until it answered
+	ref      wheel.Ref
+	peer     *Peer     // of a Callback
+	extra    *extra    // what most sessions have none of
+	contexts *contexts // nil: nobody has asked for one
+	since    int64     // on the store's wall once it has answered, on this node's until then
+	dated    bool      // it has
 	listed   bool      // the store was told
-	goodbye  End       // what the close handshake says the cause will be
+	away     bool
 	hooks    hookState
+
+	named bool
+	marks marks
+}
+
+// extra is replaced, never changed.
+type extra struct {
+	topics  []string // sorted, without ""
+	meta    json.RawMessage
+	expires time.Time
+}
+
+// contexts end with the session.
+type contexts struct {
 	ctx      context.Context
-	cancel   context.CancelCauseFunc
+	cancel   context.CancelCauseFunc // of ctx
 	upgraded context.CancelCauseFunc // of the request's context
 }
+
+func (c contexts) end(cause error) {
+	if c.cancel != nil {
+		c.cancel(cause)
+	}
+	if c.upgraded != nil {
+		c.upgraded(cause)
+	}
+}
+
+// held are the contexts to end. s.mu is held.
+func (s *Session) held() contexts {
+	if s.contexts == nil {
+		return contexts{}
+	}
+	return *s.contexts
+}
+
+// marks say what has happened to a session, or is happening.
+type marks struct{ atomic.Uint32 }
+
+const (
+	markEntered  uint32 = 1 << iota // counted among the connections that Shutdown awaits
+	markVerified                    // no longer counted among the upgrades
+	markReleased                    // no longer counted among the sessions
+	markParked                      // read by the poller
+	markLooking                     // a look is running
+	markAgain                       // another was due meanwhile
+)
+
+func (m *marks) has(mark uint32) bool { return m.Load()&mark != 0 }
+
+// set says whether the mark was not there.
+func (m *marks) set(mark uint32) (first bool) { return m.Or(mark)&mark == 0 }
+
+// unset says whether the mark was there.
+func (m *marks) unset(mark uint32) (was bool) { return m.And(^mark)&mark != 0 }
 
 // SessionInfo describes a session at one moment.
 type SessionInfo struct {
@@ -83,21 +121,42 @@ type SessionInfo struct {
 }
 
 func (p *Presence) newSession(set *settings, id Identity) *Session {
-	s := &Session{p: p, set: set, id: p.newID(), started: time.Now()}
+	s := &Session{p: p, set: set, id: p.newID(), since: time.Now().UnixNano()}
 	s.identify(id)
 	s.touched.Store(int64(p.wheel.Exact()))
 	return s
 }
 
-// identify sets who the session is. Only while it is pending.
+// identify sets who the session is. Only while it is pending. Names are copied:
+// they are often parts of a request, which would live as long as the session.
 func (s *Session) identify(id Identity) {
-	s.user, s.named = id.User, id.User != ""
+	s.user, s.named = strings.Clone(id.User), id.User != ""
 	if !s.named {
 		s.user = s.ID()
 	}
-	s.topics = topicSet(id.Topics)
-	s.meta = compact(id.Meta)
-	s.expires = id.Expires
+	s.setExtra(extra{cloneAll(topicSet(id.Topics)), compact(id.Meta), id.Expires})
+}
+
+func cloneAll(names []string) []string {
+	for i := range names {
+		names[i] = strings.Clone(names[i])
+	}
+	return names
+}
+
+// own is what the session has of its own. s.mu is held.
+func (s *Session) own() extra {
+	if s.extra == nil {
+		return extra{}
+	}
+	return *s.extra
+}
+
+func (s *Session) setExtra(e extra) {
+	s.extra = nil
+	if len(e.topics) > 0 || e.meta != nil || !e.expires.IsZero() {
+		s.extra = &e
+	}
 }
 
 // newID never repeats within a start, and hardly ever at all.
@@ -161,27 +220,29 @@ func (s *Session) User() string { return s.user }
 func (s *Session) Context() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx == nil {
-		s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if s.contexts == nil {
+		s.contexts = new(contexts)
+	}
+	c := s.contexts
+	if c.ctx == nil {
+		c.ctx, c.cancel = context.WithCancelCause(context.Background())
 		if e := s.ended.Load(); e != nil {
-			s.cancel(e)
+			c.cancel(e)
 		}
 	}
-	return s.ctx
+	return c.ctx
 }
 
 // Info describes the session now.
 func (s *Session) Info() SessionInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	own := s.own()
 	info := SessionInfo{
 		ID: s.ID(), User: s.user, Node: s.p.node.Name,
-		Topics: slices.Clone(s.topics), Meta: s.meta, Away: s.away,
-		Local: true, Since: s.since,
+		Topics: slices.Clone(own.topics), Meta: own.meta, Away: s.away,
+		Local: true, Since: time.Unix(0, s.since).UTC(),
 		LastSeen: time.Now().Add(-max(0, s.quiet(s.p.wheel.Exact()))).Round(0),
-	}
-	if info.Since.IsZero() {
-		info.Since = s.started
 	}
 	if s.conn != nil {
 		info.RTT = s.conn.RTT()
@@ -210,13 +271,16 @@ func (s *Session) Join(ctx context.Context, topics ...string) error {
 			return err
 		}
 	}
+	add = cloneAll(add)
 	return s.change(ctx, store.Op{Kind: store.OpJoin, Topics: add}, func() (bool, error) {
-		merged := topicSet(append(slices.Clone(s.topics), add...))
+		own := s.own()
+		merged := topicSet(append(slices.Clone(own.topics), add...))
 		if limit := s.p.opts.Limits.TopicsPerSession; len(merged) > limit {
 			return false, fmt.Errorf("%w: more than %d topics", ErrLimit, limit)
 		}
-		changed := len(merged) != len(s.topics)
-		s.topics = merged
+		changed := len(merged) != len(own.topics)
+		own.topics = merged
+		s.setExtra(own)
 		return changed, nil
 	})
 }
@@ -226,12 +290,14 @@ func (s *Session) Join(ctx context.Context, topics ...string) error {
 func (s *Session) Leave(ctx context.Context, topics ...string) error {
 	drop := topicSet(topics)
 	err := s.change(ctx, store.Op{Kind: store.OpLeave, Topics: drop}, func() (bool, error) {
-		left := slices.DeleteFunc(slices.Clone(s.topics), func(t string) bool {
+		own := s.own()
+		left := slices.DeleteFunc(slices.Clone(own.topics), func(t string) bool {
 			_, found := slices.BinarySearch(drop, t)
 			return found
 		})
-		changed := len(left) != len(s.topics)
-		s.topics = left
+		changed := len(left) != len(own.topics)
+		own.topics = left
+		s.setExtra(own)
 		return changed, nil
 	})
 	s.left(drop)
@@ -257,16 +323,19 @@ func (s *Session) SetMeta(ctx context.Context, v any) error {
 	}
 	var before json.RawMessage
 	err := s.change(ctx, store.Op{Kind: store.OpMeta, Meta: meta}, func() (bool, error) {
-		if string(s.meta) == string(meta) {
+		own := s.own()
+		if string(own.meta) == string(meta) {
 			return false, nil
 		}
-		before, s.meta = s.meta, meta
+		before, own.meta = own.meta, meta
+		s.setExtra(own)
 		return true, nil
 	})
 	if err != nil {
 		s.mu.Lock()
-		if string(s.meta) == string(meta) && isLimit(err) {
-			s.meta = before
+		if own := s.own(); string(own.meta) == string(meta) && isLimit(err) {
+			own.meta = before
+			s.setExtra(own)
 		}
 		s.mu.Unlock()
 	}
@@ -293,7 +362,9 @@ func (s *Session) change(ctx context.Context, op store.Op, apply func() (changed
 // SetExpires moves the moment the session ends with 4401; zero: never.
 func (s *Session) SetExpires(t time.Time) {
 	s.mu.Lock()
-	s.expires = t
+	own := s.own()
+	own.expires = t
+	s.setExtra(own)
 	s.mu.Unlock()
 	if !t.IsZero() {
 		s.hasten(s.p.wheel.Exact() + wheel.Time(time.Until(t)))

@@ -59,10 +59,14 @@ func (u *upgrade) request(r *http.Request) *http.Request {
 	outer := r.Context()
 	ctx, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(outer), upgradeKey{}, u))
 	u.s.mu.Lock()
-	if before := u.s.upgraded; before != nil { // a Handler inside Middleware
-		u.s.upgraded = func(cause error) { before(cause); cancel(cause) }
+	if u.s.contexts == nil {
+		u.s.contexts = new(contexts)
+	}
+	over := &u.s.contexts.upgraded
+	if before := *over; before != nil { // a Handler inside Middleware
+		*over = func(cause error) { before(cause); cancel(cause) }
 	} else {
-		u.s.upgraded = cancel
+		*over = cancel
 	}
 	u.s.mu.Unlock()
 	stop := context.AfterFunc(outer, func() {
