@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"net"
 	"os"
@@ -27,6 +28,8 @@ type server struct {
 	addr string
 	dir  string
 	args []string
+	conf string      // of a Sentinel
+	tls  *tls.Config // of clients; nil: without TLS
 	cmd  *exec.Cmd
 }
 
@@ -69,6 +72,9 @@ func newServer(t testing.TB, args ...string) *server {
 func (s *server) start(t testing.TB) {
 	_, port, _ := net.SplitHostPort(s.addr)
 	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--loglevel", "warning"}, s.args...)
+	if s.conf != "" {
+		args = []string{s.conf, "--sentinel", "--port", port, "--bind", "127.0.0.1", "--dir", s.dir}
+	}
 	s.cmd = exec.Command(binary(t), args...)
 	s.cmd.SysProcAttr = dieWithParent()
 	log, err := os.Create(filepath.Join(s.dir, "log"))
@@ -82,7 +88,7 @@ func (s *server) start(t testing.TB) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	c := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true})
+	c := redis.NewClient(&redis.Options{Addr: s.addr, TLSConfig: s.tls, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true})
 	defer c.Close()
 	for range 500 {
 		if c.Ping(ctx).Err() == nil {
@@ -114,7 +120,7 @@ func (s *server) resume(t testing.TB) {
 // client connects as the package comment advises.
 func (s *server) client(t testing.TB) *redis.Client {
 	c := redis.NewClient(&redis.Options{
-		Addr: s.addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+		Addr: s.addr, TLSConfig: s.tls, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		DialTimeout: time.Second, DisableIdentity: true,
 	})
 	t.Cleanup(func() { _ = c.Close() })

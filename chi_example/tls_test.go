@@ -1,0 +1,46 @@
+//go:build linux
+
+package main_test
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/internal/certtest"
+)
+
+// Two nodes meet in a Redis that takes nothing but TLS, by rediss://.
+func TestRedisOverTLS(t *testing.T) {
+	server, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("no redis-server in the PATH (apt-get install redis-server)")
+		}
+		t.Skip("no redis-server in the PATH (apt-get install redis-server)")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, l.Close())
+	cert := certtest.New(t)
+	cmd := exec.Command(server, "--port", "0", "--tls-port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(),
+		"--tls-auth-clients", "no", "--tls-cert-file", cert.CertFile, "--tls-key-file", cert.KeyFile)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+
+	t.Setenv("SSL_CERT_FILE", cert.CertFile) // what the nodes trust
+	args := []string{"-redis", "rediss://localhost:" + port + "/0", "-lease", "1s"}
+	one := start(t, append(args, "-node", "one")...)
+	two := start(t, append(args, "-node", "two")...)
+	one.open("user=ann")
+	require.Eventually(t, func() bool {
+		var u user
+		return two.ask("GET", "/online/ann", &u) == http.StatusOK && *u.Online
+	}, patience, 50*time.Millisecond)
+}
