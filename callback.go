@@ -32,17 +32,18 @@ type Callbacks struct {
 type Peer struct {
 	*Session
 	calls   Callbacks
-	decoder message.Decoder
-	ref     park.Ref // guarded by mu
+	decoder *message.Decoder // nil between messages
 	state   atomic.Int32
 
 	mu      sync.Mutex // of what goes out
-	queue   []outgoing
-	bytes   int
-	open    bool // the upgrade is done
-	writing bool // a goroutine writes what is queued
-	leaving *End // how Close wants it to end when that is written
+	ref     park.Ref
+	open    bool    // the upgrade is done
+	writing bool    // a goroutine writes what is queued
+	waiting *outbox // nil: nothing is queued
+	leaving *End    // how Close wants it to end when that is written
 }
+
+var decoders = sync.Pool{New: func() any { return new(message.Decoder) }}
 
 // What the reading side of a Peer is doing.
 const (
@@ -208,7 +209,7 @@ func (c *Peer) finish() {
 	c.state.Store(gone)
 	c.mu.Lock()
 	ref := c.ref
-	c.queue, c.bytes = nil, 0
+	c.waiting = nil
 	c.mu.Unlock()
 	if lot := c.p.lot.Load(); lot != nil {
 		lot.Remove(ref)
@@ -226,8 +227,16 @@ func (c *Peer) feed(b []byte) bool {
 			c.end(End{Cause: CauseAppError, Code: codeAppError})
 		}
 	}()
+	if c.decoder == nil {
+		c.decoder = decoders.Get().(*message.Decoder)
+	}
 	err := c.decoder.Feed(b, c.set.ReadLimit, (*calling)(c))
 	panicked = false
+	if err == nil && c.decoder.Idle() {
+		*c.decoder = message.Decoder{}
+		decoders.Put(c.decoder)
+		c.decoder = nil
+	}
 	switch {
 	case err == nil:
 		return true

@@ -9,8 +9,11 @@ import (
 	"github.com/coder/websocket"
 )
 
-// outgoing is a frame that waits to be sent.
-type outgoing []byte
+// outbox is what waits to be sent.
+type outbox struct {
+	frames [][]byte
+	bytes  int
+}
 
 const (
 	queueMessages = 64
@@ -28,7 +31,7 @@ func (c *Peer) Send(t websocket.MessageType, b []byte) error {
 		return ErrEnded
 	}
 	f := append(message.AppendHeader(make([]byte, 0, 10+len(b)), frame.Op(t), len(b)), b...)
-	if c.open && !c.writing && len(c.queue) == 0 {
+	if c.open && !c.writing && c.waiting == nil {
 		if sent, pending := c.conn.TryWrite(f); sent {
 			if pending {
 				c.startWriting()
@@ -36,19 +39,24 @@ func (c *Peer) Send(t websocket.MessageType, b []byte) error {
 			return nil
 		}
 	}
-	if len(c.queue) >= queueMessages || c.bytes > 0 && c.bytes+len(f) > queueBytes {
+	q := c.waiting
+	if q == nil {
+		q = new(outbox)
+	}
+	if len(q.frames) >= queueMessages || q.bytes > 0 && q.bytes+len(f) > queueBytes {
 		c.end(End{Cause: CauseSlow, Code: codeSlow, Text: "too slow"})
 		return ErrSlow
 	}
-	c.queue = append(c.queue, f)
-	c.bytes += len(f)
+	q.frames = append(q.frames, f)
+	q.bytes += len(f)
+	c.waiting = q
 	c.flush()
 	return nil
 }
 
 // flush starts to write what is queued. c.mu is held.
 func (c *Peer) flush() {
-	if c.open && !c.writing && len(c.queue) > 0 {
+	if c.open && !c.writing && c.waiting != nil {
 		c.startWriting()
 	}
 }
@@ -66,7 +74,8 @@ func (c *Peer) write() {
 	err := c.conn.Flush()
 	for {
 		c.mu.Lock()
-		if err != nil || len(c.queue) == 0 || c.ended.Load() != nil {
+		q := c.waiting
+		if err != nil || q == nil || c.ended.Load() != nil {
 			c.writing = false
 			leaving := c.leaving
 			c.mu.Unlock()
@@ -75,13 +84,14 @@ func (c *Peer) write() {
 			}
 			return
 		}
-		f := c.queue[0]
+		f := q.frames[0]
 		c.mu.Unlock()
 		_, err = c.conn.Write(f)
 		c.mu.Lock()
 		// Only now: what is being written still counts as queued.
-		if len(c.queue) > 0 {
-			c.queue, c.bytes = slices.Delete(c.queue, 0, 1), c.bytes-len(f)
+		q.frames, q.bytes = slices.Delete(q.frames, 0, 1), q.bytes-len(f)
+		if len(q.frames) == 0 {
+			c.waiting = nil
 		}
 		c.mu.Unlock()
 	}

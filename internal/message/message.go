@@ -48,8 +48,9 @@ type Decoder struct {
 	checkd int    // how much of a text has been checked
 }
 
-// Idle says that nothing is under way: the Decoder holds no buffer.
-func (d *Decoder) Idle() bool { return d.headN == 0 && !d.inside && d.op == 0 }
+// Idle says that nothing is under way: the Decoder holds no buffer, and what
+// comes next may as well be fed to another one.
+func (d *Decoder) Idle() bool { return d.headN == 0 && !d.inside && d.op == 0 && !d.closed }
 
 // Feed takes the next bytes, unmasks them in place and calls h for what they
 // complete. limit is the longest message in bytes; 0 or less: none. It returns
