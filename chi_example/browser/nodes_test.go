@@ -1,0 +1,110 @@
+package browser
+
+import (
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// redisServer starts a Redis of the test's own and returns its URL.
+func redisServer(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("no redis-server on the PATH")
+		}
+		t.Skip("no redis-server on the PATH")
+	}
+	_, port, _ := net.SplitHostPort(freeAddr(t))
+	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	require.NoError(t, err)
+	cmd.Stdout, cmd.Stderr = log, log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); _ = log.Close() })
+	return "redis://127.0.0.1:" + port + "/0"
+}
+
+// balance is one address in front of several servers. A connection goes to the
+// first of them that takes it.
+func balance(t *testing.T, to ...*server) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for _, s := range to {
+					up, err := net.Dial("tcp", s.addr)
+					if err != nil {
+						continue
+					}
+					defer up.Close()
+					go func() { _, _ = io.Copy(c, up); _ = c.Close() }()
+					_, _ = io.Copy(up, c)
+					return
+				}
+			}()
+		}
+	}()
+	return "http://" + ln.Addr().String()
+}
+
+// Two nodes and a Redis, as in the README. Each page shows who is on the other
+// node, and where. The node that a page talks to is stopped, and killed: behind
+// one address the page goes on at the other node, and nobody saw its user
+// leave. Without one it waits for its own.
+func TestTwoNodes(t *testing.T) {
+	t.Parallel()
+	redis := redisServer(t)
+	args := []string{"-redis", redis, "-lease", "3s", "-grace", "8s"}
+	one := serve(t, append(args, "-node", "one")...)
+	two := serve(t, append(args, "-node", "two")...)
+	b := newBrowser(t)
+	site := balance(t, one, two)
+	ann := b.open(site + "/?user=ann")
+	bob := b.here(two, "bob")
+	nodeOf := func(user, node string) string {
+		return `[...row("` + user + `").querySelectorAll(".tabs li")].map((li) => li.textContent).join().includes("node ` + node + `")`
+	}
+	for _, tb := range []*tab{ann, bob} {
+		tb.until(`link() === "open" && live() && state("ann") === "online" && state("bob") === "online" && text("count") === "2 people here"`)
+	}
+	bob.do(click(`[data-user=ann] [aria-expanded=false]`))
+	bob.until(nodeOf("ann", "one") + ` && ` + nodeOf("bob", "two"))
+	for i, how := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		one.stop(how)
+		for _, tb := range []*tab{ann, bob} {
+			tb.until(`link() === "open" && live() && state("ann") === "online" && state("bob") === "online" && text("count") === "2 people here"`)
+			tb.until(nodeOf("ann", "two"))
+		}
+		bob.equal(0, `feed("leave", "ann").length`)
+		if i == 0 {
+			one.start()
+			ann.do(script(`location.reload()`)) // to node one again
+			ann.until(`link() === "open" && live() && ` + nodeOf("ann", "one"))
+		}
+	}
+	one.start()
+
+	cem := b.here(one, "cem")
+	one.stop(syscall.SIGKILL)
+	cem.until(`!live()`)
+	one.start()
+	cem.until(`link() === "open" && live() && state("cem") === "online" && state("bob") === "online"`)
+	bob.equal(0, `feed("leave", "cem").length`)
+	bob.equal(0, `feed("leave", "ann").length`)
+}
