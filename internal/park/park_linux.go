@@ -125,23 +125,23 @@ func (l *Lot) Close() {
 	l.ended.Wait()
 }
 
+// run serves the sockets from inside Read. Go's poller remembers what comes
+// meanwhile, so epoll_wait is called once per wakeup, not again to find that
+// nothing is left.
 func (s *shard) run() {
 	events := make([]unix.EpollEvent, 128)
-	for {
-		var n int
-		var err error
-		closed := s.raw.Read(func(fd uintptr) bool {
-			n, err = unix.EpollWait(int(fd), events, 0)
-			return n != 0 || err != nil && err != unix.EINTR
-		})
-		if closed != nil || err != nil && err != unix.EINTR {
-			return
-		}
+	var failed bool
+	serve := func(fd uintptr) (again bool) {
+		n, err := unix.EpollWait(int(fd), events, 0)
+		failed = err != nil && err != unix.EINTR
 		for i := range max(0, n) {
 			if it := s.at(uint32(events[i].Fd), uint32(events[i].Pad)); it != nil {
 				it.Readable(events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 			}
 		}
+		return n == len(events) || err != nil
+	}
+	for s.raw.Read(serve) == nil && !failed {
 	}
 }
 
