@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -81,6 +82,53 @@ func TestSlowStreamIsKeptByHeartbeats(t *testing.T) {
 		s.stays("ann")
 		require.GreaterOrEqual(t, c.Pings.Load(), int64(5))
 	})
+}
+
+// A large message that the kernel takes at once is ahead of the next heartbeat,
+// also where nothing had been sent for some heartbeats before.
+func TestDownloadAfterQuietHeartbeatsIsNotReaped(t *testing.T) {
+	send := make(map[string]func(*presence.Presence, <-chan struct{}) http.Handler)
+	send["handler"] = func(p *presence.Presence, now <-chan struct{}) http.Handler {
+		return p.Handler(func(ctx context.Context, c *presence.Conn) error {
+			ctx = c.CloseRead(ctx)
+			<-now
+			return errors.Join(c.Write(ctx, websocket.MessageBinary, make([]byte, download)), deaf(ctx, c))
+		})
+	}
+	send["callback"] = func(p *presence.Presence, now <-chan struct{}) http.Handler {
+		return p.Callback(func(_ *http.Request, peer *presence.Peer) (presence.Callbacks, error) {
+			go func() {
+				<-now
+				_ = peer.Send(websocket.MessageBinary, make([]byte, download))
+			}()
+			return presence.Callbacks{}, nil
+		})
+	}
+	for name, route := range send {
+		t.Run(name, func(t *testing.T) {
+			overBoth(t, func(t *testing.T, secure bool) {
+				if runtime.GOOS != "linux" {
+					t.Skip("needs a kernel that tells what is acknowledged")
+				}
+				now := make(chan struct{})
+				s := newSite(t, siteSetup{Options: beats(), secure: secure, send: 1 << 20, route: func(p *presence.Presence) http.Handler {
+					return route(p, now)
+				}})
+				nc, slow := s.slowConn(2<<10, 80*time.Millisecond)
+				c, err := wstest.Dial(nc, "/?user=ann")
+				require.NoError(t, err)
+				s.connected("ann")
+				beaten(t, 3, c)
+				taken := slow.taken.Load()
+				began := time.Now()
+				close(now)
+				require.Len(t, message(t, c), download)
+				require.GreaterOrEqual(t, slow.taken.Load()-taken, int64(download))
+				require.GreaterOrEqual(t, time.Since(began), 4*beats().HeartbeatTimeout, "too fast to show anything")
+				s.stays("ann")
+			})
+		})
+	}
 }
 
 func TestDownloadThatStopsIsReaped(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 // frames: a ping, and the beats of the dialects the client has used.
 func (c *Conn) Beat(ping bool) {
 	if !c.Beatable() {
-		if ping {
+		if ping && c.sent.Load() == 0 {
 			// Nothing goes out. Still, only what is on its way now is ahead.
-			c.mark(c.ahead(duePing))
+			c.mark(c.ahead(), c.cfg.Clock.Exact())
 		}
 		return
 	}
@@ -115,17 +115,21 @@ func (c *Conn) sendDue() bool {
 		c.due.And(^done) // what was due turned out to be nothing
 		return done != 0
 	}
-	undo := c.beating(done)
+	now := c.cfg.Clock.Exact()
+	before := c.beating(done, now)
+	settled := c.settled
 	n, ok := c.put(b)
 	if n == 0 {
-		undo()
+		c.settled = settled
+		c.unbeat(done, before)
 		return false
 	}
+	c.settled = settled && done == duePing && ok
 	c.rest = append([]byte(nil), b[n:]...)
 	c.dropReplies(replies)
 	c.beatBy.Or(beats)
 	if replies > 0 || beats != 0 {
-		c.lastOut.Store(int64(c.cfg.Clock.Exact()))
+		c.lastOut.Store(int64(now))
 	}
 	c.due.And(^done)
 	if len(c.rest) > 0 {
@@ -170,8 +174,8 @@ func (c *Conn) appendBeats(b []byte) ([]byte, uint32) {
 
 // ahead is what the kernel must have acknowledged before a heartbeat written
 // now can be answered, 0 when nothing is ahead of it.
-func (c *Conn) ahead(done uint32) uint64 {
-	if done&duePing == 0 || c.sock == nil || c.sent.Load() != 0 {
+func (c *Conn) ahead() uint64 {
+	if c.sock == nil {
 		return 0
 	}
 	if n, ok := c.sock.Unacked(); !ok || n == 0 {
@@ -187,38 +191,56 @@ func (c *Conn) ahead(done uint32) uint64 {
 	return acked + uint64(n)
 }
 
+// beaten is what a ping that did not go out must put back.
+type beaten struct {
+	pinged int64
+	first  bool
+}
+
 // beating notes a ping before it is written: its pong may be read before the
-// write has returned. undo is for a ping that did not go out.
-func (c *Conn) beating(done uint32) (undo func()) {
+// write has returned. While nothing but pings has gone out since the kernel had
+// nothing of ours left, it need not be asked again.
+func (c *Conn) beating(done uint32, now wheel.Time) (before beaten) {
 	if done&duePing == 0 {
-		return func() {}
+		return before
 	}
-	before, first := c.pinged.Load(), c.sent.Load() == 0
-	c.mark(c.ahead(done))
-	c.pings.Add(1)
-	c.pinged.Store(int64(c.cfg.Clock.Exact()))
-	return func() {
-		c.pings.Add(-1)
-		c.pinged.Store(before)
-		if first {
-			c.Answered()
+	before = beaten{pinged: c.pinged.Load(), first: c.sent.Load() == 0}
+	if before.first {
+		var target uint64
+		if !c.settled {
+			target = c.ahead()
+			c.settled = target == 0
 		}
+		c.mark(target, now)
+	}
+	c.pings.Add(1)
+	c.pinged.Store(int64(now))
+	return before
+}
+
+func (c *Conn) unbeat(done uint32, before beaten) {
+	if done&duePing == 0 {
+		return
+	}
+	c.pings.Add(-1)
+	c.pinged.Store(before.pinged)
+	if before.first {
+		c.Answered()
 	}
 }
 
 // mark notes what is ahead of the earliest unanswered heartbeat, and when it
 // began to wait.
-func (c *Conn) mark(target uint64) {
-	if c.sent.Load() == 0 {
-		c.target.Store(target)
-		c.sent.Store(int64(c.cfg.Clock.Exact()))
-	}
+func (c *Conn) mark(target uint64, now wheel.Time) {
+	c.target.Store(target)
+	c.sent.Store(int64(now))
 }
 
 // put sends b without blocking, or for a moment where the kernel cannot be
-// used. It says how much went out and whether more may follow.
+// used. It says how much went out and whether more may follow. c.wmu is held.
 func (c *Conn) put(b []byte) (n int, ok bool) {
 	var err error
+	c.settled = false
 	if c.direct {
 		n, err = again(c.sock.Write(b))
 	} else {

@@ -124,6 +124,7 @@ func (c *Conn) pumpChannel() {
 			c.wmu.Unlock()
 			break
 		}
+		c.settled = false
 		if _, err := c.nc.Write(b); err != nil {
 			c.out.SetOpaque()
 			_ = c.writeFailed(err)

@@ -144,6 +144,7 @@ type Conn struct {
 	rest    []byte // of a heartbeat that was sent in part
 	msgs    uint32
 	closing bool
+	settled bool // only pings of ours went out since all else was acknowledged
 
 	qmu     sync.Mutex
 	replies []byte

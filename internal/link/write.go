@@ -25,6 +25,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) write(p []byte) (n int, upgraded bool, err error) {
+	c.settled = false
 	if e := c.over.Load(); e != nil {
 		return 0, false, e.err
 	}
@@ -95,6 +96,7 @@ func (c *Conn) writeRest() error {
 	if len(c.rest) == 0 {
 		return nil
 	}
+	c.settled = false
 	n, err := c.nc.Write(c.rest)
 	c.rest = c.rest[n:]
 	if len(c.rest) == 0 {
