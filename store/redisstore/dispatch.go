@@ -133,10 +133,12 @@ func (t *tail) describe(ctx context.Context, users map[string]bool) (map[string]
 	return call(ctx, t.s, func(ctx context.Context) (map[string]string, error) {
 		pipe := t.s.client.TxPipeline()
 		list := pipe.HMGet(ctx, t.p.tag+"x", args...)
-		if _, err := pipe.Exec(ctx); err != nil {
+		metas := make(map[string]string, len(args))
+		if _, err := pipe.Exec(ctx); full(err) {
+			return metas, t.describeFull(ctx, args, metas)
+		} else if err != nil {
 			return nil, err
 		}
-		metas := make(map[string]string, len(args))
 		for i, v := range list.Val() {
 			metas[args[i]], _ = v.(string)
 		}

@@ -19,7 +19,7 @@
 // A single server, one with replicas and Sentinel, or a Cluster. Its clock
 // (TIME) is the only one. Evict nothing: maxmemory-policy noeviction or
 // volatile-*, since no key has a TTL; allkeys-* would evict half a truth.
-// When memory is full, leases are renewed and sweeps go on, but commits fail.
+// When memory is full, commits fail; all else goes on.
 //
 // The first start on an empty Redis, a restart, a FLUSHALL and a failover begin
 // a hold of one lease, in which those who are not found are unknown, and nobody

@@ -257,6 +257,31 @@ func TestLostTail(t *testing.T) {
 	}
 }
 
+// Another master may not know of nodes that the old one knew. So the hold lasts
+// a lease although all nodes it knows have said everything, also when a hold
+// before it, in which nothing was lost, could end early.
+func TestAnotherMasterForgot(t *testing.T) {
+	client := sharedServer(t).client(t)
+	s := frozen(t, client, namespace())
+	past(t, s, lease, s.Advance)
+	l := register(t, s, "a")
+	commit(t, s, l, add("u", "s"))
+	s.Advance(lease * 6 / 10) // nobody was heard
+	require.Zero(t, renew(t, s, l, true, "s").Hold, "nothing was lost, and all nodes have told")
+	require.Equal(t, store.Offline, state(t, s, "v"))
+
+	require.NoError(t, client.HSet(ctx, s.Tag(0)+"m", "replid", "another").Err())
+	for range 3 {
+		require.Positive(t, renew(t, s, l, true, "s").Hold)
+		require.Equal(t, store.Unknown, state(t, s, "v"), "a node may hold it that this master never heard of")
+		require.Equal(t, store.Online, state(t, s, "u"))
+		s.Advance(lease / 3)
+	}
+	s.Advance(time.Second)
+	require.Zero(t, renew(t, s, l, true, "s").Hold)
+	require.Equal(t, store.Offline, state(t, s, "v"))
+}
+
 // What was given up and arrives later than what came after it is refused.
 func TestLateCommit(t *testing.T) {
 	s := frozen(t, sharedServer(t).client(t), namespace())

@@ -235,6 +235,9 @@ func (s *Store) fetch(ctx context.Context, p *shard, names []any, metas bool) (f
 				return s.scripts.look.Eval(ctx, c, p.keys, args...)
 			})
 		}
+		if full(err) {
+			return s.readFull(ctx, p, names[2:])
+		}
 		return f, err
 	})
 	if err == nil {

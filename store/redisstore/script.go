@@ -35,11 +35,15 @@ var (
 	countLua string
 	//go:embed lua/members.lua
 	membersLua string
+	//go:embed lua/read.lua
+	readLua string
+	//go:embed lua/tail.lua
+	tailLua string
 )
 
 // scripts are what a store runs. Each is one file behind what all begin with.
 type scripts struct {
-	register, renew, bell, end, commit, sweep, disconnect, look, count, members *redis.Script
+	register, renew, bell, end, commit, sweep, disconnect, look, count, members, read, tail *redis.Script
 }
 
 func newScripts(clock, user string) scripts {
@@ -59,5 +63,7 @@ func newScripts(clock, user string) scripts {
 		look:       script(lookLua),
 		count:      script(countLua),
 		members:    script(membersLua),
+		read:       script(readLua),
+		tail:       script(tailLua),
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/a4cafe1a/presence/store"
 )
 
@@ -252,7 +250,10 @@ func (t *tail) read(ctx context.Context, at store.Version) (store.Version, []ent
 		pipe := t.s.client.TxPipeline()
 		end := pipe.HMGet(ctx, t.p.tag+"m", "gen", "seq")
 		list := pipe.XRangeN(ctx, t.p.tag+"log", "("+strconv.FormatUint(at.Sequence, 10)+"-0", "+", readMax)
-		if _, err := pipe.Exec(ctx); err != nil {
+		if _, err := pipe.Exec(ctx); full(err) {
+			now, entries, err := t.readFull(ctx, at)
+			return result{now, entries}, err
+		} else if err != nil {
 			return result{}, err
 		}
 		r := result{now: store.Version{Shard: t.p.id}}
@@ -262,20 +263,20 @@ func (t *tail) read(ctx context.Context, at store.Version) (store.Version, []ent
 			r.now.Sequence, _ = strconv.ParseUint(seq, 10, 64)
 		}
 		for _, m := range list.Val() {
-			r.entries = append(r.entries, newEntry(m))
+			r.entries = append(r.entries, newEntry(m.ID, m.Values))
 		}
 		return r, nil
 	})
 	return got.now, got.entries, err
 }
 
-func newEntry(m redis.XMessage) entry {
+func newEntry(id string, fields map[string]any) entry {
 	var e entry
-	id, _, _ := strings.Cut(m.ID, "-")
-	e.to, _ = strconv.ParseUint(id, 10, 64)
-	from, _ := m.Values["f"].(string)
+	to, _, _ := strings.Cut(id, "-")
+	e.to, _ = strconv.ParseUint(to, 10, 64)
+	from, _ := fields["f"].(string)
 	e.from, _ = strconv.ParseUint(from, 10, 64)
-	e.packed, _ = m.Values["c"].(string)
+	e.packed, _ = fields["c"].(string)
 	return e
 }
 
