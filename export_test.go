@@ -25,3 +25,10 @@ func Followed(p *Presence) int {
 	defer p.follows.mu.Unlock()
 	return len(p.follows.topics)
 }
+
+// Sleeps says that a session of a Callback holds no goroutine just now.
+func Sleeps(s *Session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peer != nil && s.peer.state.Load() == asleep
+}

@@ -56,6 +56,7 @@ type wired struct {
 	counts  map[string]int
 	log     []string
 	parts   int
+	amid    []byte // of a message of the app in several frames
 	asked   int
 }
 
@@ -582,6 +583,31 @@ func TestSlowFollowerGetsASnapshot(t *testing.T) {
 		require.Greater(t, snapshots, 1)
 		require.Less(t, len(ann.log), 300, "what waited was bounded")
 		require.Greater(t, ann.version[""], before)
+	})
+}
+
+// One that goes on to ask and never reads what is said is slow.
+func TestWhoAsksAndDoesNotReadIsSlow(t *testing.T) {
+	var g *gated
+	o := presence.Options{Authorize: all, HeartbeatInterval: -1}
+	o.OnDisconnect = func(*presence.Session, presence.End) { <-g.gate } // the goodbye waits for the write, on a lock that stops the bubble's clock
+	both(t, o, func(t *testing.T, b *bubble) {
+		g = &gated{b.conn(), make(chan struct{}, 1)}
+		c, err := wstest.Dial(g, "/?user=ann", v1)
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		wire(t, c).take()
+		g.gate <- struct{}{}
+		const answer = len(`{"t":"error","code":"bad-request","text":"not understood"}`)
+		asked := 0
+		for c.SendText("\x01{}") == nil && b.sessions("ann") == 1 {
+			asked++
+			wait(100 * time.Millisecond) // as fast as it may
+			require.Less(t, asked, 2*256<<10/answer)
+		}
+		require.Greater(t, asked, 256<<10/(2*answer))
+		require.Equal(t, presence.CauseSlow, b.end("ann").Cause)
+		require.Equal(t, 1013, b.end("ann").Code)
 	})
 }
 
