@@ -366,14 +366,15 @@ func TestProtocolAndClientsThatDoNotRead(t *testing.T) {
 				}
 				bob.until("the leaves", func() bool { return len(bob.members[""]) == 52 })
 				<-g.gate
-				ann.until("52 members", func() bool { return len(ann.members[""]) == 52 })
-				snapshots := 0
-				for _, l := range ann.log {
-					if l == "snapshot" {
-						snapshots++
+				snapshots := func() (n int) {
+					for _, l := range ann.log {
+						if l == "snapshot" {
+							n++
+						}
 					}
+					return n
 				}
-				require.Greater(t, snapshots, 1)
+				ann.until("a snapshot of 52 members", func() bool { return snapshots() > 1 && len(ann.members[""]) == 52 })
 				require.Less(t, len(ann.log), 250, "what waited was bounded")
 				s.stays("ann")
 			})
