@@ -132,7 +132,9 @@ func (p *Presence) Open(ctx context.Context, id Identity) (*Session, error) {
 	if err := s.open(); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { s.end(End{Cause: CauseAppClosed}) })
-	context.AfterFunc(s.Context(), func() { stop() }) // ctx may live much longer
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { s.end(End{Cause: CauseAppClosed}) })
+		context.AfterFunc(s.Context(), func() { stop() }) // ctx may live much longer
+	}
 	return s, nil
 }

@@ -101,11 +101,12 @@ func (r *registry) online(user string) bool {
 }
 
 // byUser returns the user's sessions here, newest first.
-func (r *registry) byUser(user string) []*Session {
+func (r *registry) byUser(user string) []*Session { return r.appendByUser(nil, user) }
+
+func (r *registry) appendByUser(all []*Session, user string) []*Session {
 	u := r.userShard(user)
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	var all []*Session
 	for s := u.m[user]; s != nil; s = s.next {
 		all = append(all, s)
 	}

@@ -250,6 +250,14 @@ func (s *Session) Info() SessionInfo {
 	return info
 }
 
+// brief is what a Status needs of Info.
+func (s *Session) brief(now moment) (since, seen time.Time, away bool) {
+	s.mu.Lock()
+	nanos, away := s.since, s.away
+	s.mu.Unlock()
+	return time.Unix(0, nanos).UTC(), now.wall.Add(-max(0, s.quiet(now.exact))), away
+}
+
 func (s *Session) lastByte() wheel.Time {
 	if s.conn != nil {
 		return s.conn.LastByte()
