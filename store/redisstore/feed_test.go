@@ -129,3 +129,22 @@ func TestFeedNoticesAnotherGeneration(t *testing.T) {
 		})
 	}
 }
+
+// A replica that was promoted behind its master, and that no node has reached
+// yet, ends earlier in the same generation.
+func TestFeedNoticesAShorterLog(t *testing.T) {
+	client := sharedServer(t).client(t)
+	s := frozen(t, client, namespace())
+	past(t, s, lease, s.Advance)
+	l := register(t, s, "a")
+	commit(t, s, l, add("u", "s", "room"))
+	f, err := s.Watch(ctx, "room")
+	require.NoError(t, err)
+	defer f.Close()
+	at, err := s.Position(ctx, 0)
+	require.NoError(t, err)
+	require.NoError(t, client.HSet(ctx, s.Tag(0)+"m", "seq", at.Sequence-1).Err())
+	b, err := f.Poll(ctx)
+	require.NoError(t, err)
+	require.True(t, b.Reset)
+}
