@@ -16,7 +16,7 @@ func TestLookupsAtOnce(t *testing.T) {
 	p, err := presence.New(presence.Options{})
 	require.NoError(t, err)
 	defer p.Shutdown(context.Background())
-	const askers, each = 8, 20
+	const askers, each = 8, 8
 	var users [askers][]string
 	for a := range users {
 		for i := range each {
