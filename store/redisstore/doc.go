@@ -53,6 +53,9 @@
 //	                    is the sequence, f the sequence before it
 //	:none               never exists (see lua/base.lua)
 //
+// To begin anew delete all of them or none: of those that are left counts would
+// be wrong.
+//
 // Shard channels :log and :bell:<lease> are doorbells only: what they say is
 // read from the keys, and a ring that is lost delays it by a third of a lease
 // at most.
