@@ -26,6 +26,14 @@ type Dialect interface {
 // link.Dialect is the same interface; this keeps it so.
 var _ link.Dialect = Dialect(nil)
 
+func linked(dialects []Dialect) []link.Dialect {
+	all := make([]link.Dialect, len(dialects))
+	for i, d := range dialects {
+		all[i] = d
+	}
+	return all
+}
+
 var (
 	// EmptyMessage: an empty text message is answered by an empty one, and
 	// once a client has sent one it also gets one with every heartbeat. One

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/a4cafe1a/presence/internal/link"
 )
 
 // Route holds the settings of one mount; zero fields are those of Options.
@@ -44,18 +47,23 @@ type Mount struct {
 // settings are a Route with defaults.
 type settings struct {
 	Route
-	rhythm rhythm
-	plain  []Dialect // of Middleware
-	rich   []Dialect // of Handler and Callback
+	rhythm  rhythm
+	plain   *link.Config // of the connections of Middleware
+	rich    *link.Config // of those of Handler and Callback
+	watched *link.Config // of those that chose presence.v1
 }
 
 func (p *Presence) settings(r Route) settings {
 	set := settings{Route: r, rhythm: p.opts.rhythm()}
+	dialects := r.Dialects[:min(len(r.Dialects), 32)]
+	set.plain = p.links.With(linked(dialects)...)
 	if r.Dialects == nil {
-		set.rich = []Dialect{EmptyMessage, PingPong}
-	} else {
-		set.plain = r.Dialects[:min(len(r.Dialects), 32)]
-		set.rich = set.plain
+		dialects = []Dialect{EmptyMessage, PingPong}
+	}
+	set.rich = p.links.With(linked(dialects)...)
+	set.watched = set.rich
+	if !slices.ContainsFunc(dialects, func(d Dialect) bool { _, ok := d.(emptyMessage); return ok }) {
+		set.watched = p.links.With(append(linked(dialects), EmptyMessage)...)
 	}
 	if set.Identify == nil {
 		set.Identify = p.opts.Identify
@@ -145,7 +153,7 @@ func (m *Mount) Middleware(next http.Handler) http.Handler {
 
 // begin identifies and admits an upgrade. If it does not succeed, the request
 // has been answered, or passed to untracked.
-func (m *Mount) begin(w http.ResponseWriter, r *http.Request, dialects []Dialect, untracked func()) (*upgrade, bool) {
+func (m *Mount) begin(w http.ResponseWriter, r *http.Request, links *link.Config, untracked func()) (*upgrade, bool) {
 	p := m.p
 	id, err := m.identify(r)
 	if errors.Is(err, ErrUntracked) {
@@ -166,7 +174,7 @@ func (m *Mount) begin(w http.ResponseWriter, r *http.Request, dialects []Dialect
 		p.refuse(w, r, err)
 		return nil, false
 	}
-	return &upgrade{p: p, s: s, w: w, dialects: dialects}, true
+	return &upgrade{p: p, s: s, w: w, links: links}, true
 }
 
 // identify calls Identify and checks what it says.
@@ -295,7 +303,7 @@ func (m *Mount) decide(u *upgrade, r *http.Request) error {
 	u.s.set = &m.set
 	u.s.identify(id)
 	u.s.mu.Unlock()
-	u.dialects = m.set.rich
+	u.links = m.set.rich
 	return m.p.room(r.Context(), u.s.user)
 }
 

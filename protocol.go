@@ -81,9 +81,7 @@ func (m *Mount) offer(u *upgrade, r *http.Request) []string {
 	}
 	if choice == protocol || strings.HasPrefix(choice, protocol+"+") {
 		u.s.wire = newWire(u.s)
-		if !slices.ContainsFunc(u.dialects, func(d Dialect) bool { _, ok := d.(emptyMessage); return ok }) {
-			u.dialects = append(slices.Clone(u.dialects), EmptyMessage) // a client of presence.v1 watches the server
-		}
+		u.links = m.set.watched // a client of presence.v1 watches the server
 	}
 	return []string{choice}
 }

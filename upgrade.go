@@ -46,7 +46,7 @@ type upgrade struct {
 	p        *Presence
 	s        *Session
 	w        http.ResponseWriter
-	dialects []Dialect
+	links    *link.Config
 	header   http.Header // after Hijack: a copy nobody sends
 	stop     func()      // of watching the request's context
 	switched bool        // the library has called WriteHeader(101)
@@ -214,11 +214,7 @@ func (u *upgrade) wrap(nc net.Conn, brw *bufio.ReadWriter) {
 	// Bytes that came with the request go through Read. Some libraries refuse
 	// a reader that holds any, some lose them.
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	dialects := make([]link.Dialect, len(u.dialects))
-	for i, d := range u.dialects {
-		dialects[i] = d
-	}
-	s.conn = link.Upgrade(nc, &u.p.links, (*owner)(s), dialects, bytes.Clone(early), u.switched)
+	s.conn = link.Upgrade(nc, u.links, (*owner)(s), bytes.Clone(early), u.switched)
 	if s.wire != nil {
 		s.conn.OpenChannel(s.wire.deliver)
 	}

@@ -48,7 +48,7 @@ func FuzzIn(f *testing.F) {
 			data = frames(data, clientFrame)
 		}
 		want := referenceIn(data, int(limit))
-		requireIn(t, want, scanIn(t, &frame.In{MaxMessage: int(limit)}, cuts(slices.Clone(data), sizes)))
+		requireIn(t, want, scanIn(t, &frame.In{MaxMessage: int32(limit)}, cuts(slices.Clone(data), sizes)))
 	})
 }
 

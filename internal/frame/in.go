@@ -40,11 +40,11 @@ type In struct {
 	// MaxMessage is the longest payload, in bytes, of a text message that may be a
 	// heartbeat message; negative means that none are looked for. It may be
 	// changed between two calls of Scan.
-	MaxMessage int
+	MaxMessage int32
 
-	remaining  uint64 // payload of the current frame that is still to come
-	key        uint32 // its mask from here on, where it is the channel's
-	channel    bool   // it is
+	key        uint32 // mask of the current frame from here on, where it is the channel's
+	remaining  uint64 // its payload that is still to come
+	channel    bool   // it is the channel's
 	blank      bool   // of a fragmented text there were empty frames only
 	fault      fault
 	partial    bool // the last Scan held something back

@@ -59,7 +59,7 @@ func scanIn(t require.TestingT, s *frame.In, parts [][]byte) (res inResult) {
 		n, h, err := s.Scan(b[:size], &r)
 		require.Equal(t, guard, b[size:], "bytes behind the slice were changed")
 		require.LessOrEqual(t, n+h, size)
-		require.LessOrEqual(t, h, max(125, s.MaxMessage)+13, "held is not bounded")
+		require.LessOrEqual(t, h, max(125, int(s.MaxMessage))+13, "held is not bounded")
 		res.Out = append(res.Out, b[:n]...)
 		held = slices.Clone(b[n : n+h])
 		if err != nil {
@@ -144,7 +144,7 @@ func TestInRules(t *testing.T) {
 				want.Out = tt.stream
 			}
 			splits(tt.stream, func(parts [][]byte) {
-				requireIn(t, want, scanIn(t, &frame.In{MaxMessage: tt.limit}, parts))
+				requireIn(t, want, scanIn(t, &frame.In{MaxMessage: int32(tt.limit)}, parts))
 			})
 		})
 	}
@@ -295,7 +295,7 @@ func TestInEverySplit(t *testing.T) {
 			for _, limit := range []int{-1, 0, 4, 256} {
 				want := referenceIn(stream, limit)
 				splits(stream, func(parts [][]byte) {
-					requireIn(t, want, scanIn(t, &frame.In{MaxMessage: limit}, parts))
+					requireIn(t, want, scanIn(t, &frame.In{MaxMessage: int32(limit)}, parts))
 				})
 			}
 		})

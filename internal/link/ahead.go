@@ -60,14 +60,14 @@ func (c *Conn) readOnce() (view View, short bool) {
 	if c.over.Load() != nil || c.stage.Load() == handshake || c.rerr != nil {
 		return Quiet, false
 	}
-	room := keepMax - c.keptLen() - len(c.held)
+	room := keepMax - c.keptLen() - len(c.held())
 	if room <= 0 {
 		return Full, false
 	}
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
 	buf := *pooled
-	k := copy(buf, c.held)
+	k := copy(buf, c.held())
 	n, err := c.readNow(buf[k : k+room])
 	if n > 0 {
 		c.heard()
@@ -79,7 +79,7 @@ func (c *Conn) readOnce() (view View, short bool) {
 		}
 	}
 	if err != nil {
-		c.rerr = err
+		c.rerr = &fault{err}
 		c.owner.Lost(err)
 	}
 	if n > 0 {
@@ -94,7 +94,7 @@ func (c *Conn) Kept() View {
 		return Reading
 	}
 	defer c.rmu.Unlock()
-	if c.keptLen()+len(c.held) >= keepMax {
+	if c.keptLen()+len(c.held()) >= keepMax {
 		return Full
 	}
 	return Quiet
@@ -105,7 +105,7 @@ func (c *Conn) readNow(p []byte) (int, error) {
 	if c.direct {
 		return again(c.sock.Read(p))
 	}
-	if c.sock == nil {
+	if !c.sock.Known() {
 		return c.readUntil(p, time.Now().Add(time.Millisecond))
 	}
 	// What TLS has decrypted already comes without asking the socket.
@@ -179,8 +179,7 @@ func (c *Conn) Drain() bool {
 func (c *Conn) Take() []byte {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
-	b := c.kept[c.keptOff:]
-	c.kept, c.keptOff = nil, 0
+	b := c.takeAll()
 	if len(b) == 0 || c.over.Load() != nil && c.rerr == nil && !c.bye {
 		return nil
 	}
@@ -189,12 +188,7 @@ func (c *Conn) Take() []byte {
 
 // Pong queues the answer to a ping of the client.
 func (c *Conn) Pong(payload []byte) {
-	c.qmu.Lock()
-	if len(c.replies)+len(payload) <= replyMax {
-		c.replies = frame.AppendPong(c.replies, payload)
-	}
-	c.qmu.Unlock()
-	c.due.Or(dueReplies)
+	c.reply(frame.AppendPong, payload)
 }
 
 // TryWrite sends whole frames without blocking. sent false: nothing was, since
@@ -204,7 +198,7 @@ func (c *Conn) TryWrite(p []byte) (sent, pending bool) {
 	if !c.direct || c.over.Load() != nil || !c.wmu.TryLock() {
 		return false, false
 	}
-	if len(c.rest) > 0 {
+	if len(c.rest()) > 0 {
 		c.wmu.Unlock()
 		return false, false
 	}
@@ -212,8 +206,7 @@ func (c *Conn) TryWrite(p []byte) (sent, pending bool) {
 	c.notice()
 	n, _ := c.put(p)
 	if n < len(p) {
-		c.rest = append([]byte(nil), p[n:]...)
-		c.due.Or(dueRest)
+		c.leave(p[n:])
 		pending = true
 	}
 	c.wmu.Unlock()

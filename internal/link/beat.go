@@ -21,7 +21,7 @@ func (c *Conn) Beat(ping bool) {
 	if ping {
 		bits |= duePing
 	}
-	if c.heardBy.Load() == 0 && !c.eager {
+	if c.heardBy.Load() == 0 && !c.cfg.eager {
 		bits &^= dueMessages
 	}
 	if bits != 0 {
@@ -59,7 +59,7 @@ func (c *Conn) flush() {
 		c.flushChannel()
 	}
 	if !c.direct {
-		if c.slow.CompareAndSwap(false, true) {
+		if c.flags.Or(flagSlow)&flagSlow == 0 {
 			c.cfg.Slow.Go(c.flushSlow)
 		}
 		return
@@ -82,7 +82,7 @@ func (c *Conn) flushSlow() {
 			break
 		}
 	}
-	c.slow.Store(false)
+	c.flags.And(^flagSlow)
 }
 
 // sendDue composes what is due and may go now, and sends it in one piece. It
@@ -93,12 +93,12 @@ func (c *Conn) sendDue() bool {
 	}
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
-	b := append((*pooled)[:0], c.rest...)
+	b := append((*pooled)[:0], c.rest()...)
 	bits := c.due.Load()
 	done := bits & dueRest
 	var replies int
 	var beats uint32
-	gap := len(c.head) == 0 && c.out.Gap()
+	gap := len(c.head()) == 0 && c.out.Gap()
 	if gap && c.out.BetweenMessages() {
 		b, replies = c.appendReplies(b)
 		done |= bits & dueReplies
@@ -125,45 +125,21 @@ func (c *Conn) sendDue() bool {
 		return false
 	}
 	c.settled = settled && done == duePing && ok
-	c.rest = append([]byte(nil), b[n:]...)
 	c.dropReplies(replies)
 	c.beatBy.Or(beats)
 	if replies > 0 || beats != 0 {
 		c.lastOut.Store(int64(now))
 	}
 	c.due.And(^done)
-	if len(c.rest) > 0 {
-		c.due.Or(dueRest)
-	} else {
-		c.rest = nil
-	}
+	c.leave(b[n:])
 	return ok
-}
-
-func (c *Conn) appendReplies(b []byte) ([]byte, int) {
-	c.qmu.Lock()
-	defer c.qmu.Unlock()
-	return append(b, c.replies...), len(c.replies)
-}
-
-func (c *Conn) dropReplies(n int) {
-	if n == 0 {
-		return
-	}
-	c.qmu.Lock()
-	defer c.qmu.Unlock()
-	if c.replies = c.replies[n:]; len(c.replies) == 0 {
-		c.replies = nil
-	} else {
-		c.due.Or(dueReplies)
-	}
 }
 
 func (c *Conn) appendBeats(b []byte) ([]byte, uint32) {
 	var beats uint32
 	heard := c.heardBy.Load()
 	var buf [256]byte
-	for i, d := range c.dialects {
+	for i, d := range c.cfg.dialects {
 		if msg, ok := d.Beat(buf[:0], heard&(1<<i) != 0); ok {
 			b = frame.AppendText(b, msg)
 			beats |= 1 << i
@@ -175,7 +151,7 @@ func (c *Conn) appendBeats(b []byte) ([]byte, uint32) {
 // ahead is what the kernel must have acknowledged before a heartbeat written
 // now can be answered, 0 when nothing is ahead of it.
 func (c *Conn) ahead() uint64 {
-	if c.sock == nil {
+	if !c.sock.Known() {
 		return 0
 	}
 	if n, ok := c.sock.Unacked(); !ok || n == 0 {
@@ -244,7 +220,7 @@ func (c *Conn) put(b []byte) (n int, ok bool) {
 	if c.direct {
 		n, err = again(c.sock.Write(b))
 	} else {
-		if c.sock != nil {
+		if c.sock.Known() {
 			// A TLS write that times out ruins the session.
 			if room, known := c.sock.Room(); known && room == 0 {
 				return 0, false
@@ -257,7 +233,7 @@ func (c *Conn) put(b []byte) (n int, ok bool) {
 	if err != nil && c.over.Load() == nil {
 		if !timeout(err) {
 			c.owner.Lost(err)
-		} else if c.sock != nil {
+		} else if c.sock.Known() {
 			c.out.SetOpaque()
 		}
 	}
@@ -268,7 +244,7 @@ func (c *Conn) put(b []byte) (n int, ok bool) {
 // due heartbeat from being written, is still unacknowledged, and how much of
 // it has been acknowledged. ok is false where the kernel cannot be asked.
 func (c *Conn) Ahead() (waiting bool, acked uint64, ok bool) {
-	if c.sock == nil {
+	if !c.sock.Known() {
 		return false, 0, false
 	}
 	sent, target := c.sent.Load() != 0, c.target.Load()
@@ -291,7 +267,7 @@ func (c *Conn) Ahead() (waiting bool, acked uint64, ok bool) {
 
 // SinceReceived is how long ago the kernel received data, read or not.
 func (c *Conn) SinceReceived() (time.Duration, bool) {
-	if c.sock == nil {
+	if !c.sock.Known() {
 		return 0, false
 	}
 	return c.sock.SinceReceived()
@@ -300,7 +276,7 @@ func (c *Conn) SinceReceived() (time.Duration, bool) {
 // ReceiveFull says that unread data fills the socket. Where the kernel cannot
 // be asked, what Peek has kept stands for it.
 func (c *Conn) ReceiveFull() bool {
-	if c.sock == nil {
+	if !c.sock.Known() {
 		return true
 	}
 	full, ok := c.sock.ReceiveFull()

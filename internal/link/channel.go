@@ -76,7 +76,7 @@ func (c *Conn) Inject(batch ...[]byte) bool {
 func (c *Conn) flushChannel() {
 	if c.direct && c.wmu.TryLock() {
 		room := true
-		for room && c.channelGap() && len(c.rest) == 0 {
+		for room && c.channelGap() && len(c.rest()) == 0 {
 			b, n := c.composeChannel()
 			if n == 0 {
 				break
@@ -88,12 +88,11 @@ func (c *Conn) flushChannel() {
 			}
 			c.sentChannel(n)
 			if !ok {
-				c.rest = append([]byte(nil), b[sent:]...)
-				c.due.Or(dueRest)
+				c.leave(b[sent:])
 				room = false
 			}
 		}
-		done := room && len(c.rest) == 0 || !c.channelGap()
+		done := room && len(c.rest()) == 0 || !c.channelGap()
 		c.wmu.Unlock()
 		if done {
 			return
@@ -140,7 +139,7 @@ func (c *Conn) pumpChannel() {
 
 // channelGap says that a message may be written now. wmu is held.
 func (c *Conn) channelGap() bool {
-	return c.over.Load() == nil && c.stage.Load() == frames && len(c.head) == 0 && c.out.BetweenMessages()
+	return c.over.Load() == nil && c.stage.Load() == frames && len(c.head()) == 0 && c.out.BetweenMessages()
 }
 
 // composeChannel makes frames of the first n messages. wmu is held.

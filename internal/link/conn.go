@@ -59,6 +59,22 @@ type Config struct {
 	Clock         *wheel.Wheel
 	Slow          *work.Pool // for connections the kernel cannot serve without blocking
 	ControlFrames int        // a second
+
+	dialects []Dialect
+	eager    bool  // one of them beats before the client has used it
+	longest  int32 // message of any of them, in bytes; -1: there are none
+}
+
+// With is a Config with these dialects, for Upgrade.
+func (c Config) With(dialects ...Dialect) *Config {
+	c.dialects, c.eager, c.longest = dialects, false, -1
+	for _, d := range dialects {
+		c.longest = max(c.longest, int32(min(d.MaxLen(), 256)))
+		if _, ok := d.Beat(nil, false); ok {
+			c.eager = true
+		}
+	}
+	return &c
 }
 
 // What the bytes of a connection are.
@@ -86,19 +102,16 @@ const (
 
 // Conn is a net.Conn for a WebSocket library. Reading and writing may happen
 // at the same time; everything else is safe for concurrent use.
+//
+// There is one for each session, so what most do without most of the time is
+// behind pointers.
 type Conn struct {
-	nc       net.Conn
-	sock     *sock.Sock // nil where the kernel cannot be asked
-	direct   bool       // the bytes of nc are the bytes of the socket
-	cfg      *Config
-	owner    Owner
-	dialects []Dialect
-	eager    bool     // a dialect beats before the client has used it
-	ch       *channel // nil: none
-
-	stage    atomic.Int32
-	over     atomic.Pointer[ending]
-	goneOnce atomic.Bool
+	nc    net.Conn
+	sock  sock.Sock
+	cfg   *Config
+	owner Owner
+	ch    *channel // nil: none
+	over  atomic.Pointer[ending]
 
 	last     atomic.Int64 // wheel.Time of the last byte received
 	vouched  atomic.Int64 // when it began, or the app last saw life itself
@@ -106,70 +119,88 @@ type Conn struct {
 	lastData atomic.Int64 // of the last message of the client's own
 	lastOut  atomic.Int64 // of the last message to the client
 
+	pinged atomic.Int64  // when the latest unanswered ping of ours was written
+	sent   atomic.Int64  // when the earliest unanswered heartbeat was written
+	target atomic.Uint64 // what the kernel must have acknowledged for all data ahead of it; 0: none
+	rtt    atomic.Uint32 // microseconds
+
+	stage    atomic.Int32
 	due      atomic.Uint32
-	pings    atomic.Int64  // of ours, without a payload and unanswered
-	pinged   atomic.Int64  // when the latest unanswered ping of ours was written
-	sent     atomic.Int64  // when the earliest unanswered heartbeat was written
-	target   atomic.Uint64 // what the kernel must have acknowledged for all data ahead of it; 0: none
-	rtt      atomic.Int64
+	flags    atomic.Uint32
+	pings    atomic.Int32  // of ours, without a payload and unanswered
 	heardBy  atomic.Uint32 // bit i: the client has used dialect i
 	beatBy   atomic.Uint32 // bit i: a beat of dialect i is unanswered
 	libPings atomic.Uint32 // pings the library has sent
-	rouse    atomic.Bool   // tell the owner of the next message
-	slow     atomic.Bool   // a task of ours waits on the pool
 
-	rmu      sync.Mutex
+	rmu      sync.Mutex // of what comes in
 	in       frame.In
-	kept     []byte // for the library, before anything from nc
-	keptOff  int
-	held     []byte     // the beginning of an undecided frame
-	asked    wheel.Time // when the library began to wait
-	wait     *[]byte    // what a read into a small p waits with
-	early    []byte     // came with the handshake, before the 101
-	stale    int        // bytes in the kernel that are older than the 101
-	insist   bool       // only the pong is proof
-	proven   bool
-	token    [8]byte
-	tokened  bool
+	proof    *proof // until the client is verified
+	stash    *stash // nil: nothing was read ahead
+	rerr     *fault // what ended the stream
 	libPongs uint32 // value of libPings at the last pong passed on
-	control  int32  // control frames since controlAt
-	ctlSince wheel.Time
-	rerr     error // what ended the stream
-	bye      bool  // the client's close frame has arrived
+	control  int32  // control frames in second
+	second   uint32 // of the clock
+	bye      bool   // the client's close frame has arrived
 
-	wmu     sync.Mutex
-	out     frame.Out
-	answer  frame.Head
-	head    []byte // an incomplete frame head, not yet sent
-	rest    []byte // of a heartbeat that was sent in part
-	msgs    uint32
-	closing bool
-	settled bool // only pings of ours went out since all else was acknowledged
+	direct    bool // the bytes of nc are the bytes of the socket; never changes
+	closing   bool // the library has sent a close frame; under wmu
+	settled   bool // only pings of ours went out since all else was acknowledged; under wmu
+	readOurs  bool // our deadline is in force; under mu
+	writeOurs bool
 
-	qmu     sync.Mutex
-	replies []byte
+	wmu    sync.Mutex // of what goes out
+	msgs   uint32
+	out    frame.Out
+	unsent *unsent // nil: nothing
 
-	dmu             sync.Mutex
-	readAt, writeAt time.Time // the library's deadlines
-	readOurs        bool      // ours are in force
-	writeOurs       bool
+	mu    sync.Mutex // of aside and the deadlines
+	aside *aside     // nil: nothing
 }
 
-type ending struct{ err error }
+// fault is an error that was met.
+type fault struct{ error }
+
+// Bits of Conn.flags.
+const (
+	flagRouse uint32 = 1 << iota // tell the owner of the next message
+	flagSlow                     // a task of ours waits on the pool
+)
+
+type ending struct {
+	err  error
+	gone atomic.Bool
+}
+
+// proof is what a connection knows before its client is verified.
+type proof struct {
+	early   []byte // came with the handshake, before the 101
+	stale   int    // bytes in the kernel that are older than the 101
+	insist  bool   // only the pong is proof
+	tokened bool
+	token   [8]byte
+	given   bool
+	answer  frame.Head // of the library
+}
+
+// stash is what was read before the library asked for it.
+type stash struct {
+	kept []byte // for the library, before anything from nc
+	off  int    // what it has taken
+	held []byte // the beginning of an undecided frame
+}
+
+// unsent is what was to be written and is not.
+type unsent struct {
+	head []byte // an incomplete frame head, held back
+	rest []byte // of a heartbeat that was sent in part
+}
 
 // Upgrade wraps the connection of a WebSocket handshake. early is what the
 // client had sent beyond its request; switched says that the 101 is out.
-func Upgrade(nc net.Conn, cfg *Config, owner Owner, dialects []Dialect, early []byte, switched bool) *Conn {
+func Upgrade(nc net.Conn, cfg *Config, owner Owner, early []byte, switched bool) *Conn {
 	c := newConn(nc, cfg, owner)
-	c.dialects = dialects
-	c.in.MaxMessage = -1
-	for _, d := range dialects {
-		c.in.MaxMessage = max(c.in.MaxMessage, min(d.MaxLen(), 256))
-		if _, ok := d.Beat(nil, false); ok {
-			c.eager = true
-		}
-	}
-	c.early = early
+	c.in.MaxMessage = cfg.longest
+	c.proof = &proof{early: early}
 	if switched {
 		c.startFrames()
 	}
@@ -185,7 +216,7 @@ func Plain(nc net.Conn, cfg *Config, owner Owner) *Conn {
 
 func newConn(nc net.Conn, cfg *Config, owner Owner) *Conn {
 	c := &Conn{nc: nc, cfg: cfg, owner: owner, sock: sock.Of(nc)}
-	c.direct = c.sock != nil && sock.Direct(nc)
+	c.direct = c.sock.Known() && sock.Direct(nc)
 	c.Begin()
 	return c
 }
@@ -206,13 +237,11 @@ func (c *Conn) startFrames() {
 	if !c.direct {
 		c.drain()
 	}
-	if c.sock != nil {
-		if n, ok := c.sock.Pending(); ok && n > 0 {
-			if c.direct {
-				c.stale = n
-			} else {
-				c.insist = true
-			}
+	if n, ok := c.sock.Pending(); ok && n > 0 {
+		if c.direct {
+			c.proof.stale = n
+		} else {
+			c.proof.insist = true
 		}
 	}
 	c.stage.Store(frames)
@@ -225,9 +254,9 @@ func (c *Conn) drain() {
 	defer c.giveRead()
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
-	for len(c.early) <= earlyMax {
+	for len(c.proof.early) <= earlyMax {
 		n, err := c.nc.Read(*pooled)
-		c.early = append(c.early, (*pooled)[:n]...)
+		c.proof.early = append(c.proof.early, (*pooled)[:n]...)
 		if err != nil {
 			return
 		}
@@ -244,17 +273,17 @@ func (c *Conn) LastMessage() wheel.Time { return wheel.Time(c.lastData.Load()) }
 func (c *Conn) LastSent() wheel.Time { return wheel.Time(c.lastOut.Load()) }
 
 // RTT is the time between the latest answered ping and its pong, 0 if unknown.
-func (c *Conn) RTT() time.Duration { return time.Duration(c.rtt.Load()) }
+func (c *Conn) RTT() time.Duration { return time.Duration(c.rtt.Load()) * time.Microsecond }
 
 // Watches says that the client expects the beats of a dialect: it has used
 // one, or one beats unasked.
 func (c *Conn) Watches() bool {
 	heard := c.heardBy.Load()
-	if heard == 0 && !c.eager {
+	if heard == 0 && !c.cfg.eager {
 		return false
 	}
 	var buf [256]byte
-	for i, d := range c.dialects {
+	for i, d := range c.cfg.dialects {
 		if _, ok := d.Beat(buf[:0], heard&(1<<i) != 0); ok {
 			return true
 		}
@@ -307,7 +336,7 @@ func (c *Conn) Arrived(grain wheel.Time) wheel.Time {
 }
 
 // Rouse asks for one call of Owner.Roused at the client's next message.
-func (c *Conn) Rouse() { c.rouse.Store(true) }
+func (c *Conn) Rouse() { c.flags.Or(flagRouse) }
 
 // Direct says that the kernel can be asked about this connection and written
 // to without blocking.

@@ -2,9 +2,6 @@ package link
 
 import "time"
 
-// The library's deadlines are kept while ours are in force and come back
-// afterwards. After the end they mean nothing.
-
 // SetDeadline sets both deadlines, as net.Conn says.
 func (c *Conn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
@@ -15,9 +12,12 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // SetReadDeadline is as net.Conn says.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.dmu.Lock()
-	defer c.dmu.Unlock()
-	c.readAt = t
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.aside != nil || !t.IsZero() {
+		c.beside().readAt = t
+		c.tidyAside()
+	}
 	if c.readOurs {
 		return nil
 	}
@@ -26,9 +26,12 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline is as net.Conn says.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.dmu.Lock()
-	defer c.dmu.Unlock()
-	c.writeAt = t
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.aside != nil || !t.IsZero() {
+		c.beside().writeAt = t
+		c.tidyAside()
+	}
 	if c.writeOurs {
 		return nil
 	}
@@ -36,8 +39,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *Conn) takeRead(t time.Time) {
-	c.dmu.Lock()
-	defer c.dmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.over.Load() == nil {
 		c.readOurs = true
 		_ = c.nc.SetReadDeadline(t)
@@ -45,17 +48,18 @@ func (c *Conn) takeRead(t time.Time) {
 }
 
 func (c *Conn) giveRead() {
-	c.dmu.Lock()
-	defer c.dmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.over.Load() == nil {
 		c.readOurs = false
-		_ = c.nc.SetReadDeadline(c.readAt)
+		at, _ := c.theirs()
+		_ = c.nc.SetReadDeadline(at)
 	}
 }
 
 func (c *Conn) takeWrite(t time.Time) {
-	c.dmu.Lock()
-	defer c.dmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.over.Load() == nil {
 		c.writeOurs = true
 		_ = c.nc.SetWriteDeadline(t)
@@ -63,19 +67,20 @@ func (c *Conn) takeWrite(t time.Time) {
 }
 
 func (c *Conn) giveWrite() {
-	c.dmu.Lock()
-	defer c.dmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.over.Load() == nil {
 		c.writeOurs = false
-		_ = c.nc.SetWriteDeadline(c.writeAt)
+		_, at := c.theirs()
+		_ = c.nc.SetWriteDeadline(at)
 	}
 }
 
 // seize takes both deadlines for good: what reads fails at once, what writes
 // may go on until then.
 func (c *Conn) seize(writeUntil time.Time) {
-	c.dmu.Lock()
-	defer c.dmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.readOurs, c.writeOurs = true, true
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
 	_ = c.nc.SetWriteDeadline(writeUntil)

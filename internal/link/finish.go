@@ -28,7 +28,7 @@ type Farewell struct {
 // frame. So the writing side is shut first, and what still arrives is
 // discarded for a while.
 func (c *Conn) Finish(err error, f Farewell) {
-	if !c.over.CompareAndSwap(nil, &ending{err}) {
+	if !c.over.CompareAndSwap(nil, &ending{err: err}) {
 		return
 	}
 	if f.Before != nil {
@@ -36,9 +36,7 @@ func (c *Conn) Finish(err error, f Farewell) {
 	}
 	c.due.Store(0)
 	if f.Reset {
-		if c.sock != nil {
-			c.sock.Reset()
-		}
+		c.sock.Reset()
 		c.shut()
 		return
 	}
@@ -83,10 +81,10 @@ func (c *Conn) goodbye(f Farewell, until time.Time) {
 func (c *Conn) writeClose(f Farewell) (broken bool) {
 	c.wmu.Lock() // a write in flight ends by its deadline
 	defer c.wmu.Unlock()
-	b := append([]byte(nil), c.rest...)
-	c.rest = nil
+	b := append([]byte(nil), c.rest()...)
+	c.leave(nil)
 	// A head held back is not on the wire, so there is a gap.
-	gap := c.out.Gap() || len(c.head) > 0 && !c.out.Opaque()
+	gap := c.out.Gap() || len(c.head()) > 0 && !c.out.Opaque()
 	if f.Code != 0 && gap && !c.out.Closing() && c.stage.Load() == frames {
 		b = frame.AppendClose(b, f.Code, f.Reason)
 	}
@@ -110,7 +108,7 @@ func (c *Conn) shut() {
 		nc = secure.NetConn()
 	}
 	_ = nc.Close()
-	if c.goneOnce.CompareAndSwap(false, true) {
+	if c.over.Load().gone.CompareAndSwap(false, true) {
 		c.owner.Gone()
 	}
 }

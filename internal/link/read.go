@@ -3,11 +3,14 @@ package link
 import (
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/a4cafe1a/presence/internal/frame"
+	"github.com/a4cafe1a/presence/internal/wheel"
 )
 
 // buffers are what short-lived reading and composing uses; waiting is what a
@@ -26,8 +29,10 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	c.rmu.Lock()
 	for {
 		if n, err = c.ready(p); n == 0 && err == nil && len(p) > 0 {
-			n, err = c.nc.Read(c.room(p))
-			n, err = c.received(p, n, err)
+			asked := c.cfg.Clock.Now()
+			buf, own := c.room(p)
+			n, err = c.nc.Read(buf)
+			n, err = c.received(p, own, asked, n, err)
 		}
 		if n > 0 || err != nil || len(p) == 0 {
 			break
@@ -53,12 +58,10 @@ func (c *Conn) ready(p []byte) (int, error) {
 	case e != nil:
 		return 0, e.err
 	case c.rerr != nil:
-		return 0, c.rerr
-	case len(c.early) > 0 && c.stage.Load() != frames:
-		n := copy(p, c.early)
-		if c.early = c.early[n:]; len(c.early) == 0 {
-			c.early = nil
-		}
+		return 0, c.rerr.error
+	case c.proof != nil && len(c.proof.early) > 0 && c.stage.Load() != frames:
+		n := copy(p, c.proof.early)
+		c.proof.early = c.proof.early[n:]
 		return n, nil
 	}
 	if c.due.Load() != 0 {
@@ -68,25 +71,25 @@ func (c *Conn) ready(p []byte) (int, error) {
 }
 
 // room is where to read to: behind the held bytes, into p if it is large
-// enough, else into a buffer that received takes back.
-func (c *Conn) room(p []byte) []byte {
-	c.asked = c.cfg.Clock.Now()
-	buf := p
-	if c.stage.Load() == frames && len(p) < len(c.held)+minRead {
-		c.wait = waiting.Get().(*[]byte)
-		if len(*c.wait) < len(c.held)+minRead {
-			*c.wait = make([]byte, len(c.held)+keepMax)
+// enough, else into a buffer of our own, which received takes back.
+func (c *Conn) room(p []byte) (buf []byte, own *[]byte) {
+	buf = p
+	held := c.held()
+	if c.stage.Load() == frames && len(p) < len(held)+minRead {
+		own = waiting.Get().(*[]byte)
+		if len(*own) < len(held)+minRead {
+			*own = make([]byte, len(held)+keepMax)
 		}
-		buf = *c.wait
+		buf = *own
 	}
-	return buf[copy(buf, c.held):]
+	return buf[copy(buf, held):], own
 }
 
-// received takes what nc.Read returned. It returns (0, nil) when all of it was
-// ours, or went to the kept bytes.
-func (c *Conn) received(p []byte, n int, err error) (int, error) {
-	buf, own := p, c.wait
-	if c.wait = nil; own != nil {
+// received takes what nc.Read returned, asked at that time. It returns (0, nil)
+// when all of it was ours, or went to the kept bytes.
+func (c *Conn) received(p []byte, own *[]byte, asked wheel.Time, n int, err error) (int, error) {
+	buf := p
+	if own != nil {
 		buf = *own
 		defer waiting.Put(own)
 	}
@@ -96,9 +99,9 @@ func (c *Conn) received(p []byte, n int, err error) (int, error) {
 		}
 		return 0, err
 	}
-	n += len(c.held)
+	n += len(c.held())
 	c.heard()
-	if last := c.last.Load(); int64(c.asked) != last {
+	if last := c.last.Load(); int64(asked) != last {
 		c.vouched.Store(last) // the library was waiting: it has just come
 	}
 	if c.stage.Load() == frames {
@@ -119,33 +122,9 @@ func (c *Conn) received(p []byte, n int, err error) (int, error) {
 // scan follows b, keeps what is undecided and returns how much is the library's.
 func (c *Conn) scan(b []byte) int {
 	n, held, err := c.in.Scan(b, (*receiver)(c))
-	c.held = append(c.held[:0], b[n:n+held]...)
+	c.hold(b[n : n+held])
 	if err != nil && c.over.Load() == nil {
 		c.owner.Violated(err)
-	}
-	return n
-}
-
-func (c *Conn) keep(b []byte) {
-	if len(b) > 0 {
-		c.kept = append(c.kept, b...)
-	}
-}
-
-func (c *Conn) keptLen() int { return len(c.kept) - c.keptOff }
-
-func (c *Conn) takeKept(p []byte) int {
-	if c.keptLen() == 0 {
-		return 0
-	}
-	n := copy(p, c.kept[c.keptOff:])
-	if c.keptOff += n; c.keptLen() == 0 {
-		c.keptOff = 0
-		if cap(c.kept) > 2*minRead {
-			c.kept = nil
-		} else {
-			c.kept = c.kept[:0]
-		}
 	}
 	return n
 }
@@ -159,7 +138,7 @@ func (c *Conn) readFailed(err error) error {
 	if timeout(err) {
 		return err // the library's own deadline
 	}
-	c.rerr = err
+	c.rerr = &fault{err}
 	c.owner.Lost(err)
 	if e := c.over.Load(); e != nil && !errors.Is(err, io.EOF) {
 		return e.err
@@ -182,7 +161,7 @@ func (r *receiver) Data() { (*Conn)(r).message() }
 
 func (c *Conn) message() {
 	c.lastData.Store(int64(c.cfg.Clock.Now()))
-	if c.rouse.Load() && c.rouse.CompareAndSwap(true, false) {
+	if c.flags.Load()&flagRouse != 0 && c.flags.And(^flagRouse)&flagRouse != 0 {
 		c.owner.Roused()
 	}
 }
@@ -191,9 +170,8 @@ func (r *receiver) Control(frame.Op) { (*Conn)(r).count() }
 
 // count notices more control frames and heartbeat messages than allowed.
 func (c *Conn) count() {
-	now := c.cfg.Clock.Now()
-	if now-c.ctlSince >= 1e9 {
-		c.ctlSince, c.control = now, 0
+	if now := uint32(c.cfg.Clock.Now() / 1e9); now != c.second {
+		c.second, c.control = now, 0
 	}
 	if c.control++; int(c.control) > c.cfg.ControlFrames && c.over.Load() == nil {
 		c.owner.Flooded()
@@ -202,8 +180,9 @@ func (c *Conn) count() {
 
 // Pong takes out answers to our own pings. In doubt the library sees a pong.
 func (r *receiver) Pong(payload []byte) bool {
-	if r.tokened && string(payload) == string(r.token[:]) {
-		r.proven = true
+	if p := r.proof; p != nil && p.tokened && string(payload) == string(p.token[:]) {
+		p.given = true
+		r.proof = nil
 		r.answered()
 		return true
 	}
@@ -221,7 +200,8 @@ func (r *receiver) Pong(payload []byte) bool {
 
 func (r *receiver) answered() {
 	if at := r.pinged.Swap(0); at != 0 {
-		r.rtt.Store(max(1, int64(r.cfg.Clock.Exact())-at))
+		took := time.Duration(int64(r.cfg.Clock.Exact()) - at)
+		r.rtt.Store(uint32(min(max(1, took.Microseconds()), math.MaxUint32)))
 	}
 }
 
@@ -234,7 +214,7 @@ func (r *receiver) Close(code int, reason []byte) {
 func (r *receiver) Message(payload []byte) bool {
 	c := (*Conn)(r)
 	var reply, beat [256]byte
-	for i, d := range c.dialects {
+	for i, d := range c.cfg.dialects {
 		if len(payload) > d.MaxLen() {
 			continue
 		}
@@ -254,20 +234,9 @@ func (r *receiver) Message(payload []byte) bool {
 			}
 		}
 		if answer != nil {
-			c.reply(answer)
+			c.reply(frame.AppendText, answer)
 		}
 		return true
 	}
 	return false
-}
-
-// reply queues an answer. A client that asks and does not read loses answers,
-// not memory: they are all alike.
-func (c *Conn) reply(msg []byte) {
-	c.qmu.Lock()
-	if len(c.replies)+len(msg) <= replyMax {
-		c.replies = frame.AppendText(c.replies, msg)
-	}
-	c.qmu.Unlock()
-	c.due.Or(dueReplies)
 }

@@ -26,29 +26,40 @@ func (c *Conn) Verify(timeoutAfter time.Duration) error {
 	defer c.giveWrite()
 
 	c.takeEarly()
-	if err := c.challenge(); err != nil {
+	p := c.proof
+	if err := c.challenge(p); err != nil {
 		return c.unproven(err)
 	}
-	pooled := buffers.Get().(*[]byte)
-	defer buffers.Put(pooled)
-	for !c.proven {
+	if err := c.awaitProof(p, until); err != nil {
+		return err
+	}
+	if !p.tokened {
+		c.proof = nil
+	}
+	return nil
+}
+
+func (c *Conn) awaitProof(p *proof, until time.Time) error {
+	pooled := waiting.Get().(*[]byte)
+	defer waiting.Put(pooled)
+	for !p.given {
 		if c.keptLen() > earlyMax {
-			return c.awaitMore(until)
+			return c.awaitMore(p, until)
 		}
 		buf := *pooled
-		k := copy(buf, c.held)
+		k := copy(buf, c.held())
 		n, err := c.nc.Read(buf[k:])
 		if n > 0 {
 			c.heard()
 			c.keep(buf[:c.scan(buf[:k+n])])
-			fresh := n > c.stale
-			c.stale = max(0, c.stale-n)
-			c.proven = c.proven || fresh && !c.insist
+			fresh := n > p.stale
+			p.stale = max(0, p.stale-n)
+			p.given = p.given || fresh && !p.insist
 		}
 		if e := c.over.Load(); e != nil {
 			return e.err
 		}
-		if err != nil && !c.proven {
+		if err != nil && !p.given {
 			return c.unproven(err)
 		}
 	}
@@ -59,24 +70,24 @@ func (c *Conn) Verify(timeoutAfter time.Duration) error {
 // before the 101, or so soon after it that it cannot be told. What arrives
 // behind it makes the kernel hold more. A layer such as TLS hides how much of
 // what was there it has taken: then only what arrives from now on is newer.
-func (c *Conn) awaitMore(until time.Time) error {
-	held := c.stale
-	if c.insist {
+func (c *Conn) awaitMore(p *proof, until time.Time) error {
+	held := p.stale
+	if p.insist {
 		held, _ = c.sock.Pending()
 	}
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
-	for (c.insist || held > 0) && time.Now().Before(until) {
+	for (p.insist || held > 0) && time.Now().Before(until) {
 		if e := c.over.Load(); e != nil {
 			return e.err
 		}
 		if n, ok := c.sock.Pending(); !ok || n > held {
-			c.proven = ok
+			p.given = ok
 			break
 		}
 		<-poll.C
 	}
-	if c.proven {
+	if p.given {
 		return nil
 	}
 	return errEarly
@@ -85,19 +96,19 @@ func (c *Conn) awaitMore(until time.Time) error {
 // takeEarly scans what came with the handshake: it is the library's, and it
 // proves nothing.
 func (c *Conn) takeEarly() {
-	if early := c.early; len(early) > 0 {
-		c.early = nil
+	if early := c.proof.early; len(early) > 0 {
+		c.proof.early = nil
 		c.keep(early[:c.scan(early)])
 	}
 }
 
-func (c *Conn) challenge() error {
+func (c *Conn) challenge(p *proof) error {
 	var buf [16]byte
 	var payload []byte
-	if c.insist {
-		_, _ = rand.Read(c.token[:])
-		c.tokened = true
-		payload = c.token[:]
+	if p.insist {
+		_, _ = rand.Read(p.token[:])
+		p.tokened = true
+		payload = p.token[:]
 	} else {
 		c.pings.Add(1)
 	}
@@ -118,7 +129,7 @@ func (c *Conn) unproven(err error) error {
 	if timeout(err) {
 		return ErrUnproven
 	}
-	c.rerr = err
+	c.rerr = &fault{err}
 	c.owner.Lost(err)
 	if e := c.over.Load(); e != nil {
 		return e.err

@@ -45,15 +45,16 @@ func (c *Conn) writeAnswer(p []byte) (n int, upgraded bool, err error) {
 	if len(p) == 0 {
 		return 0, false, nil
 	}
-	k, done := c.answer.Scan(p)
-	if done && c.answer.Status() != 101 {
+	answer := &c.proof.answer
+	k, done := answer.Scan(p)
+	if done && answer.Status() != 101 {
 		c.stage.Store(plain)
 		c.owner.Refused()
 	}
 	if n, err = c.nc.Write(p); err != nil {
 		return n, false, c.writeFailed(err)
 	}
-	if !done || c.answer.Status() != 101 {
+	if !done || answer.Status() != 101 {
 		return n, false, nil
 	}
 	c.startFrames()
@@ -70,21 +71,22 @@ func (c *Conn) writeFrames(p []byte) (int, error) {
 	c.notice()
 	// A frame's head alone is of no use to the client. Held back, it leaves
 	// in one packet with the payload that the library writes next.
-	if k := c.out.HeadOnly(); k > 0 && k == len(c.head)+len(p) && k <= headMax {
-		c.head = append(c.head, p...)
+	if k := c.out.HeadOnly(); k > 0 && k == len(c.head())+len(p) && k <= headMax {
+		c.holdHead(p)
 		return len(p), nil
 	}
-	if len(c.head) == 0 {
+	if len(c.head()) == 0 {
 		n, err := c.nc.Write(p)
 		if err != nil {
 			c.out.SetOpaque()
 		}
 		return n, c.writeFailed(err)
 	}
-	bufs := net.Buffers{c.head, p}
+	head := c.head()
+	bufs := net.Buffers{head, p}
 	sent, err := bufs.WriteTo(c.nc)
-	n := max(0, int(sent)-len(c.head))
-	c.head = c.head[:0]
+	n := max(0, int(sent)-len(head))
+	c.unsent.head = head[:0] // one that writes like this does so again
 	if err != nil {
 		c.out.SetOpaque()
 	}
@@ -93,17 +95,54 @@ func (c *Conn) writeFrames(p []byte) (int, error) {
 
 // writeRest completes a heartbeat that went out in part.
 func (c *Conn) writeRest() error {
-	if len(c.rest) == 0 {
+	if len(c.rest()) == 0 {
 		return nil
 	}
 	c.settled = false
-	n, err := c.nc.Write(c.rest)
-	c.rest = c.rest[n:]
-	if len(c.rest) == 0 {
-		c.rest = nil
-		c.due.And(^dueRest)
-	}
+	n, err := c.nc.Write(c.rest())
+	c.leave(c.rest()[n:])
 	return c.writeFailed(err)
+}
+
+// rest is what is left of a heartbeat that was sent in part. c.wmu is held.
+func (c *Conn) rest() []byte {
+	if c.unsent == nil {
+		return nil
+	}
+	return c.unsent.rest
+}
+
+// leave leaves a copy of b to be sent before all else, or nothing.
+func (c *Conn) leave(b []byte) {
+	switch {
+	case len(b) > 0:
+		if c.unsent == nil {
+			c.unsent = new(unsent)
+		}
+		c.unsent.rest = append([]byte(nil), b...)
+		c.due.Or(dueRest)
+	case c.unsent != nil:
+		c.unsent.rest = nil
+		c.due.And(^dueRest)
+		if cap(c.unsent.head) == 0 {
+			c.unsent = nil
+		}
+	}
+}
+
+// head is an incomplete frame head that was held back.
+func (c *Conn) head() []byte {
+	if c.unsent == nil {
+		return nil
+	}
+	return c.unsent.head
+}
+
+func (c *Conn) holdHead(b []byte) {
+	if c.unsent == nil {
+		c.unsent = new(unsent)
+	}
+	c.unsent.head = append(c.unsent.head, b...)
 }
 
 // notice takes over what the scanner of what goes out has seen.

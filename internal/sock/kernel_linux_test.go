@@ -14,28 +14,28 @@ import (
 	"github.com/a4cafe1a/presence/internal/sock"
 )
 
-func pending(t testing.TB, s *sock.Sock) int {
+func pending(t testing.TB, s sock.Sock) int {
 	t.Helper()
 	n, ok := s.Pending()
 	require.True(t, ok)
 	return n
 }
 
-func unacked(t testing.TB, s *sock.Sock) int {
+func unacked(t testing.TB, s sock.Sock) int {
 	t.Helper()
 	n, ok := s.Unacked()
 	require.True(t, ok)
 	return n
 }
 
-func acked(t testing.TB, s *sock.Sock) uint64 {
+func acked(t testing.TB, s sock.Sock) uint64 {
 	t.Helper()
 	n, ok := s.Acked()
 	require.True(t, ok)
 	return n
 }
 
-func receiveFull(t testing.TB, s *sock.Sock) bool {
+func receiveFull(t testing.TB, s sock.Sock) bool {
 	t.Helper()
 	full, ok := s.ReceiveFull()
 	require.True(t, ok)
@@ -116,7 +116,7 @@ func TestSinceReceived(t *testing.T) {
 
 // fill writes from s in pieces of size until the window of c, which nobody
 // reads, is closed and s can take no more.
-func fill(t testing.TB, s, c *sock.Sock, size int) {
+func fill(t testing.TB, s, c sock.Sock, size int) {
 	t.Helper()
 	p := make([]byte, size)
 	await(t, "a closed window", func() bool {

@@ -29,8 +29,8 @@ var ErrAgain = errors.New("sock: would block")
 const maxDepth = 16
 
 // Sock is the kernel's side of a connection. It never blocks, ignores deadlines
-// and allocates nothing per call. Safe for concurrent use. A nil *Sock is valid
-// and knows nothing.
+// and allocates nothing per call. Safe for concurrent use. The zero Sock knows
+// nothing.
 //
 // It does not own the connection: closing the connection ends it, and then Read
 // and Write return an error that errors.Is finds as net.ErrClosed.
@@ -41,31 +41,34 @@ type Sock struct {
 
 // Of returns the socket below nc: that of nc itself if it has one
 // (syscall.Conn, as *net.TCPConn does), else of what its NetConn method returns
-// (*tls.Conn and other wrappers), at most 16 levels deep. It returns nil if no
-// socket is found and on systems where nothing can be done with one.
-func Of(nc net.Conn) *Sock {
+// (*tls.Conn and other wrappers), at most 16 levels deep. It returns the zero
+// Sock if no socket is found and on systems where nothing can be done with one.
+func Of(nc net.Conn) Sock {
 	if !supported {
-		return nil
+		return Sock{}
 	}
 	for range maxDepth {
 		if nc == nil {
-			return nil
+			return Sock{}
 		}
 		if sc, ok := nc.(syscall.Conn); ok {
 			if raw, err := sc.SyscallConn(); err == nil && raw != nil {
-				s := &Sock{raw: raw}
+				s := Sock{raw: raw}
 				_, s.tcp = s.ask(opIsTCP)
 				return s
 			}
 		}
 		outer, ok := nc.(interface{ NetConn() net.Conn })
 		if !ok {
-			return nil
+			return Sock{}
 		}
 		nc = outer.NetConn()
 	}
-	return nil
+	return Sock{}
 }
+
+// Known reports whether there is a socket.
+func (s Sock) Known() bool { return s.raw != nil }
 
 // Direct reports whether the bytes of nc are the bytes of its socket, so that
 // Read and Write of a Sock may stand in for those of nc. True for *net.TCPConn
@@ -82,7 +85,7 @@ func Direct(nc net.Conn) bool {
 // Read reads what has arrived, at most len(p) bytes. It returns ErrAgain if
 // nothing has and io.EOF at the end of the stream. Below TLS it would steal
 // ciphertext: see Direct.
-func (s *Sock) Read(p []byte) (n int, err error) {
+func (s Sock) Read(p []byte) (n int, err error) {
 	return s.transfer(opRead, p)
 }
 
@@ -90,34 +93,29 @@ func (s *Sock) Read(p []byte) (n int, err error) {
 // always comes with an error: ErrAgain if the socket is full, else the reason
 // the connection cannot be written. Below TLS it would corrupt the stream: see
 // Direct.
-func (s *Sock) Write(p []byte) (n int, err error) {
+func (s Sock) Write(p []byte) (n int, err error) {
 	return s.transfer(opWrite, p)
 }
 
 // Pending returns how many bytes have arrived and wait to be read.
-func (s *Sock) Pending() (bytes int, ok bool) {
+func (s Sock) Pending() (bytes int, ok bool) {
 	n, ok := s.ask(opPending)
 	return int(n), ok
 }
 
 // HungUp reports whether the peer has shut its side, or the connection is
 // broken. Bytes that arrived before may still wait to be read.
-func (s *Sock) HungUp() bool {
+func (s Sock) HungUp() bool {
 	n, ok := s.ask(opHungUp)
 	return ok && n != 0
 }
 
 // Raw is for a poller. It is nil when there is no socket.
-func (s *Sock) Raw() syscall.RawConn {
-	if s == nil {
-		return nil
-	}
-	return s.raw
-}
+func (s Sock) Raw() syscall.RawConn { return s.raw }
 
 // Room returns how much of the send buffer is free. A small write does not block
 // while any is: the kernel lets the last one exceed the limit.
-func (s *Sock) Room() (bytes int, ok bool) {
+func (s Sock) Room() (bytes int, ok bool) {
 	n, ok := s.askTCP(opRoom)
 	return int(n), ok
 }
@@ -125,7 +123,7 @@ func (s *Sock) Room() (bytes int, ok bool) {
 // Unacked returns how many bytes were written and are not yet acknowledged by
 // the peer's kernel, sent or not. On a Unix socket it counts the memory of what
 // the peer has not read.
-func (s *Sock) Unacked() (bytes int, ok bool) {
+func (s Sock) Unacked() (bytes int, ok bool) {
 	n, ok := s.ask(opUnacked)
 	return int(n), ok
 }
@@ -133,7 +131,7 @@ func (s *Sock) Unacked() (bytes int, ok bool) {
 // Acked returns how many bytes the peer's kernel has acknowledged since the
 // connection began. Only differences mean something: the count may include one
 // for the SYN and one for the FIN.
-func (s *Sock) Acked() (bytes uint64, ok bool) {
+func (s Sock) Acked() (bytes uint64, ok bool) {
 	n, ok := s.askTCP(opAcked)
 	return uint64(n), ok
 }
@@ -142,7 +140,7 @@ func (s *Sock) Acked() (bytes uint64, ok bool) {
 // peer, read or not, or how long the connection exists if it never did. The
 // resolution is that of the kernel's timer, 1 to 10 ms. Data that the kernel
 // had to drop and bare acknowledgements do not count.
-func (s *Sock) SinceReceived() (d time.Duration, ok bool) {
+func (s Sock) SinceReceived() (d time.Duration, ok bool) {
 	n, ok := s.askTCP(opSinceReceived)
 	return time.Duration(n) * time.Millisecond, ok
 }
@@ -155,7 +153,7 @@ func (s *Sock) SinceReceived() (d time.Duration, ok bool) {
 // closed the window (Linux 6.2 and newer show it). On an older kernel a buffer
 // of which half the memory is in use counts as full; SinceReceived then tells a
 // peer that still gets through.
-func (s *Sock) ReceiveFull() (full, ok bool) {
+func (s Sock) ReceiveFull() (full, ok bool) {
 	n, ok := s.askTCP(opReceiveFull)
 	return n != 0, ok
 }
@@ -163,7 +161,7 @@ func (s *Sock) ReceiveFull() (full, ok bool) {
 // Reset makes the next Close of the connection a reset: what was not sent is
 // discarded and the peer gets RST instead of FIN. It reports whether the socket
 // accepted the setting.
-func (s *Sock) Reset() (ok bool) {
+func (s Sock) Reset() (ok bool) {
 	_, ok = s.ask(opReset)
 	return ok
 }
@@ -203,16 +201,16 @@ var calls = sync.Pool{New: func() any {
 	return c
 }}
 
-func (s *Sock) transfer(op op, p []byte) (int, error) {
-	if s == nil {
+func (s Sock) transfer(op op, p []byte) (int, error) {
+	if s.raw == nil {
 		return 0, errors.ErrUnsupported
 	}
 	n, err := s.do(op, p)
 	return int(n), err
 }
 
-func (s *Sock) ask(op op) (int64, bool) {
-	if s == nil {
+func (s Sock) ask(op op) (int64, bool) {
+	if s.raw == nil {
 		return 0, false
 	}
 	n, err := s.do(op, nil)
@@ -223,14 +221,14 @@ func (s *Sock) ask(op op) (int64, bool) {
 }
 
 // askTCP asks what only a TCP socket can answer.
-func (s *Sock) askTCP(op op) (int64, bool) {
-	if s == nil || !s.tcp {
+func (s Sock) askTCP(op op) (int64, bool) {
+	if !s.tcp {
 		return 0, false
 	}
 	return s.ask(op)
 }
 
-func (s *Sock) do(op op, p []byte) (int64, error) {
+func (s Sock) do(op op, p []byte) (int64, error) {
 	c := calls.Get().(*call)
 	c.op, c.buf, c.n, c.err = op, p, 0, nil
 	err := s.raw.Control(c.fn)

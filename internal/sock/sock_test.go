@@ -46,7 +46,7 @@ func await(t testing.TB, what string, done func() bool) {
 }
 
 // readAll reads n bytes with Sock.Read.
-func readAll(t testing.TB, s *sock.Sock, n int) []byte {
+func readAll(t testing.TB, s sock.Sock, n int) []byte {
 	t.Helper()
 	var got []byte
 	buf := make([]byte, 4096)
@@ -150,7 +150,7 @@ func TestClosed(t *testing.T) {
 }
 
 func TestNilKnowsNothing(t *testing.T) {
-	var s *sock.Sock
+	var s sock.Sock
 	_, err := s.Read(make([]byte, 1))
 	require.ErrorIs(t, err, errors.ErrUnsupported)
 	_, err = s.Write([]byte("x"))
@@ -159,7 +159,7 @@ func TestNilKnowsNothing(t *testing.T) {
 	require.False(t, s.Reset())
 }
 
-func requireUnknown(t *testing.T, s *sock.Sock) {
+func requireUnknown(t *testing.T, s sock.Sock) {
 	t.Helper()
 	_, pending := s.Pending()
 	_, unacked := s.Unacked()
@@ -225,7 +225,7 @@ func TestOf(t *testing.T) {
 		"pipe":             {pipe, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, tc.found, sock.Of(tc.nc) != nil)
+			require.Equal(t, tc.found, sock.Of(tc.nc).Known())
 			require.Equal(t, tc.direct, sock.Direct(tc.nc))
 		})
 	}
