@@ -25,6 +25,7 @@ type rig struct {
 	mu sync.Mutex
 	ln *wstest.Listener // nil: nobody listens
 	at []time.Time      // of the dials
+	up []net.Conn       // all that were made
 }
 
 func (r *rig) dial(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -41,7 +42,21 @@ func (r *rig) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 	b := &buffered{Conn: nc, out: make(chan []byte, 1024), closed: make(chan struct{})}
 	go b.pump()
+	r.mu.Lock()
+	r.up = append(r.up, b)
+	r.mu.Unlock()
 	return b, nil
+}
+
+// crash breaks all connections, and nobody listens any more.
+func (r *rig) crash() {
+	r.mu.Lock()
+	up := r.up
+	r.ln, r.up = nil, nil
+	r.mu.Unlock()
+	for _, nc := range up {
+		nc.Close()
+	}
 }
 
 // buffered is a connection with a buffer, as a socket has: a pipe has none.
@@ -511,53 +526,5 @@ func TestOutboxIsBounded(t *testing.T) {
 		require.ErrorIs(t, c.Write(t.Context(), websocket.MessageText, []byte("a")), client.ErrFull)
 		require.NoError(t, c.Close())
 		require.Error(t, c.Write(t.Context(), websocket.MessageText, []byte("a")))
-	})
-}
-
-// 2,000 clients whose server dies come back spread, not in a spike.
-func TestHerd(t *testing.T) {
-	inBubble(t, func(t *testing.T, r *rig) {
-		const clients = 2_000
-		crash := make(chan struct{})
-		stop := r.serve(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			if c, err := websocket.Accept(w, q, nil); err == nil {
-				<-crash
-				c.CloseNow()
-			}
-		}))
-		o := r.options()
-		o.Interval = -1
-		all := make([]*client.Conn, clients)
-		for i := range all {
-			var err error
-			all[i], err = client.Dial(t.Context(), "ws://example.com/", o)
-			require.NoError(t, err)
-		}
-		crashed := time.Now()
-		before := len(r.dials())
-		stop()
-		close(crash)
-		time.Sleep(20 * time.Second)
-		var histogram [20]int
-		for _, at := range r.dials()[before:] {
-			histogram[min(19, int(at.Sub(crashed)/time.Second))]++
-		}
-		t.Logf("dials per second after the crash: %v", histogram)
-		for second, n := range histogram {
-			require.Less(t, n, clients*8/10, "second %d", second)
-		}
-		first := [10]int{}
-		for _, at := range r.dials()[before:] {
-			if d := at.Sub(crashed); d < 2*time.Second {
-				first[int(d/(200*time.Millisecond))]++
-			}
-		}
-		t.Logf("dials per 200 ms at first: %v", first)
-		for _, n := range first {
-			require.Less(t, n, clients/10*2)
-		}
-		for _, c := range all {
-			c.Close()
-		}
 	})
 }
