@@ -3,14 +3,11 @@
 package browser
 
 import (
-	"context"
 	"fmt"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 )
@@ -32,7 +29,12 @@ func joining(user string) step {
 
 func (b *browser) joined(s *server, user string) *tab {
 	b.t.Helper()
-	tb := b.open(s.url+"/healthz", joining(user)) // the script is for the next page
+	return b.joinedAt(s.url, user)
+}
+
+func (b *browser) joinedAt(url, user string) *tab {
+	b.t.Helper()
+	tb := b.open(url+"/healthz", joining(user)) // the script is for the next page
 	tb.do(joining(user))
 	tb.until(`window.room?.live && room.members.has("` + user + `")`)
 	return tb
@@ -143,32 +145,6 @@ func TestClientHidden(t *testing.T) {
 	require.Less(t, ticks.(float64), 30.0, "not throttled: this shows nothing")
 	ann.equal(true, `opens === 1 && downs === 0`)
 	bob.equal(`[]`, `JSON.stringify(log)`)
-}
-
-func TestClientOffline(t *testing.T) {
-	t.Parallel()
-	s := serve(t, "-interval", "1s", "-timeout", "2s")
-	b := newBrowser(t)
-	ann := b.joined(s, "ann")
-	online := func(yes bool) {
-		ann.do(func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
-			_, err := cdp.Call(ctx, t, network.OverrideNetworkState, network.OverrideNetworkStateParams{Offline: !yes, DownloadThroughput: -1, UploadThroughput: -1})
-			if err == nil {
-				_, err = cdp.Call(ctx, t, network.EmulateNetworkConditionsByRule, network.EmulateNetworkConditionsByRuleParams{
-					MatchedNetworkConditions: []*network.Conditions{{Offline: !yes, DownloadThroughput: -1, UploadThroughput: -1}},
-				})
-			}
-			return chromedp.Void{}, err
-		})
-	}
-	online(false)
-	ann.until(`!navigator.onLine`)
-	time.Sleep(3 * time.Second)
-	down, err := ann.value(`downs`)
-	require.NoError(t, err)
-	t.Logf("offline for 3 s: %v connections lost", down)
-	online(true)
-	ann.until(`navigator.onLine && ` + sees("ann"))
 }
 
 // The way back: a page that was put away whole is here again.
