@@ -64,7 +64,9 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 		return false, err
 	}
 	defer q.done()
-	switch p.withLocal(&q.records[0], p.moment()).State {
+	var st Status
+	p.describe(&st, &q.records[0], p.moment())
+	switch st.State {
 	case Unknown:
 		return false, fmt.Errorf("lookup: %w", ErrUnknown)
 	case Offline:
@@ -98,7 +100,7 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 	}
 	all, unknown, now := make([]Status, len(users)), false, p.moment()
 	for i := range q.records {
-		all[i] = p.withLocal(&q.records[i], now)
+		p.describe(&all[i], &q.records[i], now)
 		unknown = unknown || all[i].State == Unknown
 	}
 	switch {
@@ -145,10 +147,11 @@ type moment struct {
 
 func (p *Presence) moment() moment { return moment{time.Now().Round(0), p.wheel.Exact()} }
 
-// withLocal adds what this node knows better than the store.
-func (p *Presence) withLocal(r *store.UserRecord, now moment) Status {
+// describe fills in st: what the store says, and what this node knows better.
+func (p *Presence) describe(st *Status, r *store.UserRecord, now moment) {
 	var few [8]*Session
-	st, local := statusOf(r), p.registry.appendByUser(few[:0], r.User)
+	local := p.registry.appendByUser(few[:0], r.User)
+	*st = statusOf(r)
 	st.Sessions = len(local)
 	for i := range r.Sessions {
 		if r.Sessions[i].Node != p.node.ID {
@@ -159,7 +162,7 @@ func (p *Presence) withLocal(r *store.UserRecord, now moment) Status {
 		if st.State == Online && st.Sessions == 0 {
 			st.State = Grace // the store is about to be told
 		}
-		return st
+		return
 	}
 	st.State = Online
 	allAway := true
@@ -176,7 +179,6 @@ func (p *Presence) withLocal(r *store.UserRecord, now moment) Status {
 	if st.Sessions == len(local) {
 		st.Away = allAway
 	}
-	return st
 }
 
 func statusOf(r *store.UserRecord) Status {
