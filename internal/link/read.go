@@ -93,6 +93,10 @@ func (c *Conn) received(p []byte, own *[]byte, asked wheel.Time, n int, err erro
 		buf = *own
 		defer waiting.Put(own)
 	}
+	if e := c.over.Load(); e != nil && c.rerr == nil && !c.bye {
+		// What arrives just then may overtake the deadline that ends a read.
+		return 0, e.err
+	}
 	if n <= 0 {
 		if err != nil {
 			err = c.readFailed(err)
