@@ -144,6 +144,12 @@ func (c *Peer) park() bool {
 	return ok
 }
 
+// Warm touches what Readable needs.
+func (c *Peer) Warm() {
+	c.state.Load()
+	c.conn.Warm()
+}
+
 // Readable is for the poller, which serves many: heartbeats are taken care of
 // here, messages elsewhere.
 func (c *Peer) Readable(hungUp bool) {

@@ -13,9 +13,19 @@ import (
 type owner Session
 
 var (
-	_ link.Owner = (*owner)(nil)
-	_ wheel.Item = (*owner)(nil)
+	_ link.Owner   = (*owner)(nil)
+	_ wheel.Item   = (*owner)(nil)
+	_ wheel.Warmer = (*owner)(nil)
 )
+
+// Warm touches what a look needs.
+func (o *owner) Warm() {
+	o.ended.Load()
+	o.marks.Load()
+	if o.conn != nil {
+		o.conn.Warm()
+	}
+}
 
 // Upgraded verifies a client whose library wrote the 101 itself.
 func (o *owner) Upgraded() error { return (*Session)(o).verify() }

@@ -335,6 +335,13 @@ func (c *Conn) Arrived(grain wheel.Time) wheel.Time {
 	return wheel.Time(last)
 }
 
+// Warm touches what a look needs.
+func (c *Conn) Warm() {
+	c.stage.Load()
+	c.due.Load()
+	c.target.Load()
+}
+
 // Rouse asks for one call of Owner.Roused at the client's next message.
 func (c *Conn) Rouse() { c.flags.Or(flagRouse) }
 

@@ -10,6 +10,11 @@ type Sleeper interface {
 	// somebody has to read until nothing is left. hungUp says that the peer has
 	// shut its side; while it has not, a short read is the last.
 	Readable(hungUp bool)
+
+	// Warm loads what Readable will need, and changes nothing: the memory of
+	// quiet sockets is cold, and the CPU waits for many at once as long as for
+	// one.
+	Warm()
 }
 
 // Ref names a parked socket. The zero Ref names none.

@@ -102,7 +102,7 @@ func (l *Lot) Add(raw syscall.RawConn, it Sleeper) (r Ref, ok bool) {
 	return r, true
 }
 
-// Remove forgets a socket. Readable may be running, and is not called again.
+// Remove forgets a socket. A Readable that was due may still be called, once.
 // The kernel forgets the socket when it is closed.
 func (l *Lot) Remove(r Ref) {
 	if r.gen == 0 {
@@ -130,25 +130,41 @@ func (l *Lot) Close() {
 // nothing is left.
 func (s *shard) run() {
 	events := make([]unix.EpollEvent, 128)
+	ready := make([]Sleeper, 0, len(events))
 	var failed bool
 	serve := func(fd uintptr) (again bool) {
 		n, err := unix.EpollWait(int(fd), events, 0)
 		failed = err != nil && err != unix.EINTR
-		for i := range max(0, n) {
-			if it := s.at(uint32(events[i].Fd), uint32(events[i].Pad)); it != nil {
+		ready = s.ready(ready[:0], events[:max(0, n)])
+		for _, it := range ready {
+			if it != nil {
+				it.Warm()
+			}
+		}
+		for i, it := range ready {
+			if it != nil {
 				it.Readable(events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)
 			}
 		}
+		clear(ready) // who has gone must not be held
 		return n == len(events) || err != nil
 	}
 	for s.raw.Read(serve) == nil && !failed {
 	}
 }
 
-func (s *shard) at(index, gen uint32) Sleeper {
+// ready returns whom events are for, nil for those that are no longer watched.
+func (s *shard) ready(dst []Sleeper, events []unix.EpollEvent) []Sleeper {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sl := &s.slots[index]; sl.gen == gen {
+	for i := range events {
+		dst = append(dst, s.at(&events[i]))
+	}
+	return dst
+}
+
+func (s *shard) at(e *unix.EpollEvent) Sleeper {
+	if sl := &s.slots[uint32(e.Fd)]; sl.gen == uint32(e.Pad) {
 		return sl.it
 	}
 	return nil

@@ -78,7 +78,8 @@ func (w *Wheel) Footprint() (f Footprint) {
 }
 
 const (
-	Slots    = slotCount
-	Slack    = slack
-	PageSize = pageSize
+	Slots     = slotCount
+	Slack     = slack
+	PageSize  = pageSize
+	WarmAhead = warmAhead
 )

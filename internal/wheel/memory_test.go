@@ -131,3 +131,29 @@ func TestFarItemsCostLittle(t *testing.T) {
 	require.Zero(t, w.Len())
 	require.LessOrEqual(t, w.Placed(), 11)
 }
+
+// cold notes how many items were warmed since the last look at one.
+type cold struct {
+	warmed, looked *int
+	t              *testing.T
+}
+
+func (c cold) Warm() { *c.warmed++ }
+
+func (c cold) Look(wheel.Time) wheel.Time {
+	*c.looked++
+	require.GreaterOrEqual(c.t, *c.warmed, *c.looked, "a look at a cold item")
+	require.LessOrEqual(c.t, *c.warmed, *c.looked+wheel.WarmAhead, "cold again by the time of its look")
+	return 0
+}
+
+func TestItemsAreWarmedShortlyBeforeTheirLooks(t *testing.T) {
+	w := wheel.NewDriven(1)
+	var warmed, looked int
+	for range 100 {
+		w.Add(cold{&warmed, &looked, t}, at(tick))
+	}
+	w.Advance(at(2 * tick))
+	require.Equal(t, 100, looked)
+	require.Equal(t, 100, warmed)
+}

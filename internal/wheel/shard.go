@@ -23,6 +23,10 @@ const (
 	// refreshEvery is after how many looks the clock is read again: after a gap
 	// all items may be overdue, and each look may cost a system call.
 	refreshEvery = 16
+
+	// warmAhead is how many items are warmed at once: few enough that they are
+	// still in the cache when their look comes.
+	warmAhead = 16
 )
 
 // A ref is what a slot holds of an item: it counts as long as seq is that of the
@@ -221,7 +225,10 @@ func (s *shard) advance(now Time) {
 		}
 		s.slots[i] = nil
 		s.refs -= len(slot)
-		for _, r := range slot {
+		for n, r := range slot {
+			if n%warmAhead == 0 {
+				s.warm(slot[n:min(n+warmAhead, len(slot))])
+			}
 			e := s.entry(r)
 			if e == nil {
 				continue
@@ -237,6 +244,18 @@ func (s *shard) advance(now Time) {
 		}
 		if !wasteful(slot) && cap(slot) > cap(s.spare) {
 			s.spare = slot[:0]
+		}
+	}
+}
+
+// warm brings the next items closer. Their memory is cold, and the CPU waits for
+// many at once as long as for one.
+func (s *shard) warm(next []ref) {
+	for _, r := range next {
+		if e := s.entry(r); e != nil {
+			if it, ok := e.item.(Warmer); ok {
+				it.Warm()
+			}
 		}
 	}
 }

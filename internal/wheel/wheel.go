@@ -39,6 +39,13 @@ type Item interface {
 	Look(now Time) (next Time)
 }
 
+// A Warmer is an Item that wants to be touched shortly before its Look.
+type Warmer interface {
+	// Warm loads what Look will need, and changes nothing. It is called with a
+	// lock of the wheel held.
+	Warm()
+}
+
 // Ref names what an Add put in. It is comparable. The zero Ref names nothing,
 // and so does a Ref whose item is out: it never comes to name another item.
 type Ref struct {
