@@ -56,7 +56,7 @@ const (
 // Callback is Presence.Callback with the settings of the mount.
 func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		u, owned, r := m.prepare(w, r)
+		u, owned := m.prepare(w, r)
 		if u == nil {
 			return
 		}
@@ -66,7 +66,7 @@ func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) ht
 		peer := &Peer{Session: u.s}
 		if setup != nil {
 			var err error
-			if peer.calls, err = setup(r, peer); err != nil {
+			if peer.calls, err = setup(u.request(r), peer); err != nil {
 				m.p.refuse(w, r, err)
 				return
 			}
@@ -103,11 +103,16 @@ func (c *Peer) start() {
 	c.open = true
 	c.flush()
 	c.mu.Unlock()
-	if c.park() {
+	switch {
+	case !c.park():
+		go c.read()
+	case c.conn.Direct() && !c.conn.Waits() && c.state.CompareAndSwap(awake, asleep):
+		if c.ended.Load() != nil {
+			c.wake()
+		}
+	default:
 		go c.process() // what came with the handshake
-		return
 	}
-	go c.read()
 }
 
 // forgetRequest returns what ends the context of the request, which is over and

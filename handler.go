@@ -75,10 +75,11 @@ func (m *Mount) Handler(serve func(context.Context, *Conn) error) http.Handler {
 
 // newConn returns nil when the request has been answered.
 func (m *Mount) newConn(w http.ResponseWriter, r *http.Request) *Conn {
-	u, owned, r := m.prepare(w, r)
+	u, owned := m.prepare(w, r)
 	if u == nil {
 		return nil
 	}
+	r = u.request(r)
 	if owned {
 		w = u // inside Middleware w leads there already
 	}

@@ -239,37 +239,38 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // prepare does what Handler and Callback have in common before the upgrade:
 // every check, and who it is. It returns nil when the request has been
-// answered. An upgrade that is owned was begun here, and is to be finished.
-func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, owned bool, ur *http.Request) {
+// answered. An upgrade that is owned was begun here, and is to be finished. Who
+// shows the request to the app makes it one of the upgrade first.
+func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, owned bool) {
 	p := m.p
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
-		return nil, false, nil
+		return nil, false
 	}
 	switch {
 	case !isUpgrade(r):
 		m.answerPlain(w, r)
-		return nil, false, nil
+		return nil, false
 	case !p.canHijack(w, r):
 		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
-		return nil, false, nil
+		return nil, false
 	case !p.originAllowed(r, m.set.OriginPatterns):
 		http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
-		return nil, false, nil
+		return nil, false
 	}
 	if u := upgradeOf(r); u != nil && u.p == p {
 		if err := m.decide(u, r); err != nil {
 			p.refuse(w, r, err)
-			return nil, false, nil
+			return nil, false
 		}
-		return u, false, u.request(r) // a Timeout in between is for handlers
+		return u, false
 	}
 	u, ok := m.begin(w, r, m.set.rich, func() { http.NotFound(w, r) })
 	if !ok {
-		return nil, false, nil
+		return nil, false
 	}
-	return u, true, u.request(r)
+	return u, true
 }
 
 // answerPlain tells a request that is no upgrade what one would have got.

@@ -110,8 +110,10 @@ func TestDownloadAfterQuietHeartbeatsIsNotReaped(t *testing.T) {
 				if runtime.GOOS != "linux" {
 					t.Skip("needs a kernel that tells what is acknowledged")
 				}
+				o := beats()
+				o.HeartbeatTimeout = 6 * o.HeartbeatInterval
 				now := make(chan struct{})
-				s := newSite(t, siteSetup{Options: beats(), secure: secure, send: 1 << 20, route: func(p *presence.Presence) http.Handler {
+				s := newSite(t, siteSetup{Options: o, secure: secure, send: 1 << 20, route: func(p *presence.Presence) http.Handler {
 					return route(p, now)
 				}})
 				nc, slow := s.slowConn(2<<10, 80*time.Millisecond)
@@ -124,7 +126,7 @@ func TestDownloadAfterQuietHeartbeatsIsNotReaped(t *testing.T) {
 				close(now)
 				require.Len(t, message(t, c), download)
 				require.GreaterOrEqual(t, slow.taken.Load()-taken, int64(download))
-				require.GreaterOrEqual(t, time.Since(began), 4*beats().HeartbeatTimeout, "too fast to show anything")
+				require.GreaterOrEqual(t, time.Since(began), 3*o.HeartbeatTimeout, "too fast to show anything")
 				s.stays("ann")
 			})
 		})

@@ -47,8 +47,9 @@ type upgrade struct {
 	s        *Session
 	w        http.ResponseWriter
 	links    *link.Config
-	header   http.Header // after Hijack: a copy nobody sends
-	stop     func()      // of watching the request's context
+	header   http.Header // when over: a copy nobody sends
+	over     bool        // hijacked or refused: nothing is sent through w any more
+	stop     func()      // of watching the request's context; nil: nobody does
 	switched bool        // the library has called WriteHeader(101)
 	returned bool        // the wrapped handler did, without a panic
 }
@@ -83,9 +84,16 @@ func (u *upgrade) request(r *http.Request) *http.Request {
 	return r.WithContext(ctx)
 }
 
+// unwatch stops watching the request's context.
+func (u *upgrade) unwatch() {
+	if u.stop != nil {
+		u.stop()
+	}
+}
+
 // finish is called when the handler has returned or panics.
 func (u *upgrade) finish() {
-	u.stop()
+	u.unwatch()
 	s := u.s
 	if s.conn == nil {
 		s.discard()
@@ -98,16 +106,21 @@ func (u *upgrade) finish() {
 
 // Header is as http.ResponseWriter says.
 func (u *upgrade) Header() http.Header {
-	if u.header != nil {
-		return u.header
+	if !u.over {
+		return u.w.Header()
 	}
-	return u.w.Header()
+	if u.header == nil {
+		if u.header = u.w.Header().Clone(); u.header == nil {
+			u.header = http.Header{}
+		}
+	}
+	return u.header
 }
 
 // WriteHeader is as http.ResponseWriter says. After Hijack it does nothing:
 // some libraries report a failed one like this.
 func (u *upgrade) WriteHeader(code int) {
-	if u.header != nil {
+	if u.over {
 		return
 	}
 	if e := u.s.ended.Load(); e != nil && code == http.StatusSwitchingProtocols {
@@ -139,12 +152,12 @@ func (u *upgrade) refuse(e *End) {
 		}
 	}
 	http.Error(u.w, http.StatusText(code), code)
-	u.header = http.Header{}
+	u.over, u.header = true, http.Header{}
 }
 
 // Write is as http.ResponseWriter says.
 func (u *upgrade) Write(b []byte) (int, error) {
-	if u.header != nil {
+	if u.over {
 		return len(b), nil
 	}
 	return u.w.Write(b)
@@ -152,7 +165,7 @@ func (u *upgrade) Write(b []byte) (int, error) {
 
 // ReadFrom copies without a buffer where the writer below can.
 func (u *upgrade) ReadFrom(src io.Reader) (int64, error) {
-	if u.header != nil {
+	if u.over {
 		return io.Copy(io.Discard, src)
 	}
 	return io.Copy(u.w, src)
@@ -160,7 +173,7 @@ func (u *upgrade) ReadFrom(src io.Reader) (int64, error) {
 
 // Flush is as http.Flusher says.
 func (u *upgrade) Flush() {
-	if u.header == nil {
+	if !u.over {
 		_ = http.NewResponseController(u.w).Flush()
 	}
 }
@@ -206,11 +219,8 @@ func (u *upgrade) taken(nc net.Conn, brw *bufio.ReadWriter) error {
 // wrap makes the session's connection of the one that was taken over.
 func (u *upgrade) wrap(nc net.Conn, brw *bufio.ReadWriter) {
 	s := u.s
-	u.stop()
-	u.header = u.w.Header().Clone()
-	if u.header == nil {
-		u.header = http.Header{}
-	}
+	u.unwatch()
+	u.over = true
 	// Bytes that came with the request go through Read. Some libraries refuse
 	// a reader that holds any, some lose them.
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())

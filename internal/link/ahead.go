@@ -174,6 +174,13 @@ func (c *Conn) Drain() bool {
 	return kept
 }
 
+// Waits says that there is something to Take already, or the end.
+func (c *Conn) Waits() bool {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	return c.keptLen() > 0 || c.rerr != nil
+}
+
 // Take returns what was kept for the library, which is then the caller's; nil
 // when there is nothing, or when the session was ended by this side.
 func (c *Conn) Take() []byte {

@@ -337,9 +337,9 @@ func (c *Conn) Arrived(grain wheel.Time) wheel.Time {
 
 // Warm touches what a look needs.
 func (c *Conn) Warm() {
-	c.stage.Load()
-	c.due.Load()
-	c.target.Load()
+	c.over.Load()
+	c.sent.Load()
+	c.libPings.Load()
 }
 
 // Rouse asks for one call of Owner.Roused at the client's next message.
