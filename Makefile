@@ -7,7 +7,7 @@ COUNT     ?= 6
 .PHONY: test test-faults vet lint js foreign fuzz bench bench-go
 
 test:
-	@scripts/check setup fmt vet lint imports js tests
+	@scripts/check setup foreign fmt vet lint imports js tests
 
 # What takes longer: a cluster of the example on a real Redis, broken in every way. About three minutes.
 # CI runs it after make test.
@@ -23,7 +23,7 @@ lint:
 js:
 	@scripts/check setup js
 
-# The clients of others, from the npm registry. About a minute.
+# The clients of others, from the npm registry.
 foreign:
 	@scripts/check setup foreign
 

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -419,6 +421,40 @@ func Test4401OnceOnly(t *testing.T) {
 		require.Equal(t, 4401, e.Code)
 		require.Len(t, r.dials(), 2)
 		require.Equal(t, 2, tokens)
+	})
+}
+
+// Tokens expire: the session ends with 4401, and the next dial has a new one.
+// When there is no new one, the upgrade is refused, and that is the end.
+func TestTokensExpire(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		var issued, refused atomic.Int32
+		const last = 5
+		p, err := presence.New(presence.Options{Identify: func(q *http.Request) (presence.Identity, error) {
+			n, err := strconv.Atoi(q.Header.Get("Authorization"))
+			if err != nil || n > last {
+				refused.Add(1)
+				return presence.Identity{}, presence.ErrUnauthorized
+			}
+			return presence.Identity{User: "ann", Expires: time.Now().Add(time.Minute)}, nil
+		}})
+		require.NoError(t, err)
+		defer p.Shutdown(t.Context())
+		defer r.serve(p.Callback(nil))()
+		o := r.options()
+		o.Auth = func(_ context.Context, q *http.Request) error {
+			q.Header.Set("Authorization", strconv.Itoa(int(issued.Add(1))))
+			return nil
+		}
+		c := r.client("/", o)
+		began := time.Now()
+		<-c.Done()
+		require.InDelta(t, last, time.Since(began).Minutes(), 0.1, "back at once each time")
+		var e *client.CloseError
+		require.ErrorAs(t, c.Err(), &e)
+		require.Equal(t, 4401, e.Code)
+		require.Equal(t, []int32{last + 1, 1}, []int32{issued.Load(), refused.Load()})
+		require.Len(t, r.dials(), last+1)
 	})
 }
 

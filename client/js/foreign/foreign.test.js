@@ -21,6 +21,7 @@ globalThis.WebSocket = class extends WebSocket {
 	get [Symbol.toStringTag]() { return "WebSocket"; }
 };
 globalThis.IS_REACT_ACT_ENVIRONMENT = false;
+const { PresenceSocket } = await import("../presence.js");
 
 const TIMEOUT = 2_000;
 let port;
@@ -80,6 +81,25 @@ const clients = {
 		const socket = new (mod.default ?? mod)(url(user), [], { WebSocket });
 		return () => socket.close();
 	},
+	// Ours under a library that takes a constructor: it never sees a connection break, since ours comes back by itself.
+	"presence.js in reconnecting-websocket": async (user) => {
+		const { default: mod } = await import("reconnecting-websocket");
+		const socket = new (mod.default ?? mod)(url(user), [], { WebSocket: PresenceSocket });
+		const seen = [];
+		let closed = 0;
+		socket.onmessage = (e) => seen.push(JSON.parse(e.data));
+		socket.onclose = () => closed++;
+		socket.send(JSON.stringify({ status: "x".repeat(5_000) }));
+		return async () => {
+			assert.equal(closed, 0);
+			socket.send(JSON.stringify({ status: "y".repeat(5_000) }));
+			await until(() => seen.length === 2, "an answer to each");
+			assert.deepEqual(seen, Array(2).fill({ error: "that status is too long" }));
+			socket.close();
+			await until(() => closed === 1, "it is closed");
+			assert.equal(socket.readyState, 3);
+		};
+	},
 	partysocket: async (user) => {
 		const socket = new Reconnecting(url(user), [], { WebSocket });
 		return () => socket.close();
@@ -89,7 +109,7 @@ const clients = {
 		const { effectScope } = await import("vue");
 		const scope = effectScope();
 		let seen;
-		scope.run(() => { seen = useWebSocket(url(user), { heartbeat: { message: "ping", responseMessage: "pong", interval: 1_000, pongTimeout: 1_000 }, autoReconnect: true }); });
+		scope.run(() => { seen = useWebSocket(url(user), { heartbeat: { message: "ping", responseMessage: "pong", interval: 1_000, pongTimeout: 3_000 }, autoReconnect: true }); });
 		return () => { const data = seen.data.value; seen.close(); scope.stop(); assert.equal(data, null, "no heartbeat reaches the app"); };
 	},
 	"react-use-websocket": async (user) => {
