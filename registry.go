@@ -3,6 +3,8 @@ package presence
 import (
 	"hash/maphash"
 	"sync"
+
+	"github.com/a4cafe1a/presence/internal/hashset"
 )
 
 // registry holds this node's live sessions and is the authority on them. It
@@ -16,41 +18,63 @@ type registry struct {
 const registryShards = 64
 
 type idShard struct {
-	mu sync.RWMutex
-	m  map[uint64]*Session
+	mu  sync.RWMutex
+	set hashset.Set[*Session]
 }
 
 // userShard chains the sessions of a user through Session.next, newest first:
 // nearly all users have one.
 type userShard struct {
-	mu sync.RWMutex
-	m  map[string]*Session
+	mu  sync.RWMutex
+	set hashset.Set[*Session]
 }
 
-func newRegistry() *registry {
-	r := &registry{seed: maphash.MakeSeed()}
-	for i := range registryShards {
-		r.ids[i].m = map[uint64]*Session{}
-		r.users[i].m = map[string]*Session{}
-	}
-	return r
-}
-
-func (r *registry) userShard(user string) *userShard {
-	return &r.users[maphash.String(r.seed, user)%registryShards]
-}
+func newRegistry() *registry { return &registry{seed: maphash.MakeSeed()} }
 
 func (r *registry) idShard(id uint64) *idShard { return &r.ids[id%registryShards] }
 
+// find returns the session with an ID, or nil. i.mu is held.
+func (i *idShard) find(id uint64) *Session {
+	if at := i.set.At(id, func(s *Session) bool { return s.id == id }); at != nil {
+		return *at
+	}
+	return nil
+}
+
+func idOf(s *Session) uint64 { return s.id }
+
+func (r *registry) hash(user string) uint64 { return maphash.String(r.seed, user) }
+
+func (r *registry) hashOf(s *Session) uint64 { return r.hash(s.user) }
+
+func (r *registry) userShard(hash uint64) *userShard { return &r.users[hash%registryShards] }
+
+// at is where the newest session of a user is, or nil. u.mu is held, here and
+// below.
+func (u *userShard) at(hash uint64, user string) **Session {
+	return u.set.At(hash, func(s *Session) bool { return s.user == user })
+}
+
+func (u *userShard) newest(hash uint64, user string) *Session {
+	if at := u.at(hash, user); at != nil {
+		return *at
+	}
+	return nil
+}
+
 func (r *registry) add(s *Session) {
-	u := r.userShard(s.user)
+	h := r.hashOf(s)
+	u := r.userShard(h)
 	u.mu.Lock()
-	s.next = u.m[s.user]
-	u.m[s.user] = s
+	if at := u.at(h, s.user); at != nil {
+		s.next, *at = *at, s
+	} else {
+		u.set.Add(s, r.hashOf)
+	}
 	u.mu.Unlock()
 	i := r.idShard(s.id)
 	i.mu.Lock()
-	i.m[s.id] = s
+	i.set.Add(s, idOf)
 	i.mu.Unlock()
 }
 
@@ -58,30 +82,24 @@ func (r *registry) add(s *Session) {
 func (r *registry) remove(s *Session) bool {
 	i := r.idShard(s.id)
 	i.mu.Lock()
-	_, ok := i.m[s.id]
-	delete(i.m, s.id)
+	ok := i.set.Delete(s.id, func(other *Session) bool { return other == s }, idOf)
 	i.mu.Unlock()
 	if !ok {
 		return false
 	}
-	u := r.userShard(s.user)
+	h := r.hashOf(s)
+	u := r.userShard(h)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	first := u.m[s.user]
-	if first == s {
-		if s.next == nil {
-			delete(u.m, s.user)
-		} else {
-			u.m[s.user] = s.next
-		}
+	at := u.at(h, s.user)
+	if *at == s && s.next == nil {
+		u.set.Delete(h, func(other *Session) bool { return other == s }, r.hashOf)
 		return true
 	}
-	for at := first; at != nil; at = at.next {
-		if at.next == s {
-			at.next = s.next
-			return true
-		}
+	for *at != s {
+		at = &(*at).next
 	}
+	*at = s.next
 	return true
 }
 
@@ -89,25 +107,27 @@ func (r *registry) byID(id uint64) *Session {
 	i := r.idShard(id)
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	return i.m[id]
+	return i.find(id)
 }
 
 // online says whether the user has a live session here.
 func (r *registry) online(user string) bool {
-	u := r.userShard(user)
+	h := r.hash(user)
+	u := r.userShard(h)
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	return u.m[user] != nil
+	return u.at(h, user) != nil
 }
 
 // byUser returns the user's sessions here, newest first.
 func (r *registry) byUser(user string) []*Session { return r.appendByUser(nil, user) }
 
 func (r *registry) appendByUser(all []*Session, user string) []*Session {
-	u := r.userShard(user)
+	h := r.hash(user)
+	u := r.userShard(h)
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	for s := u.m[user]; s != nil; s = s.next {
+	for s := u.newest(h, user); s != nil; s = s.next {
 		all = append(all, s)
 	}
 	return all
@@ -115,10 +135,11 @@ func (r *registry) appendByUser(all []*Session, user string) []*Session {
 
 // oldest returns the user's oldest session here and how many there are.
 func (r *registry) oldest(user string) (s *Session, n int) {
-	u := r.userShard(user)
+	h := r.hash(user)
+	u := r.userShard(h)
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	for at := u.m[user]; at != nil; at = at.next {
+	for at := u.newest(h, user); at != nil; at = at.next {
 		s = at
 		n++
 	}
@@ -133,7 +154,7 @@ func (r *registry) all(f func(*Session)) {
 		shard := &r.ids[i]
 		shard.mu.RLock()
 		batch = batch[:0]
-		for _, s := range shard.m {
+		for s := range shard.set.All() {
 			batch = append(batch, s)
 		}
 		shard.mu.RUnlock()
