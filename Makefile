@@ -34,6 +34,6 @@ fuzz:
 bench:
 	bench/run.sh -v -budget 9m15s -plot plot.svg
 
-# The benchmarks inside the process, for benchstat: make bench-go >new.txt. A quarter of an hour on a machine of its own.
+# The benchmarks inside the process, for benchstat: make bench-go >new.txt. Half an hour on a machine of its own; COUNT=1 for less.
 bench-go:
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -count $(COUNT) -timeout 1h ./...
