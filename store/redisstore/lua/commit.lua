@@ -58,6 +58,7 @@ end
 
 -- limit decides whether one more session fits, and which must make room.
 local function limit(o, u)
+  if #u.rec[4] < o[9] then return {} end
   local live = {}
   for _, x in ipairs(u.rec[4]) do
     if alive(x[NUM]) then live[#live + 1] = x end
@@ -104,12 +105,14 @@ local function add(o)
       x[SINCE] = o[7]
       since = o[7]
     else
-      for _, y in ipairs(u.rec[4]) do x[SINCE] = math.max(x[SINCE], y[SINCE] + 1) end
+      local newest = u.rec[4][#u.rec[4]]
+      if newest then x[SINCE] = math.max(now, newest[SINCE] + 1) end
     end
     take(num, x)
     local at = #u.rec[4] + 1
     while at > 1 and u.rec[4][at - 1][SINCE] > x[SINCE] do at = at - 1 end
     table.insert(u.rec[4], at, x)
+    if u.by then u.by[x[SID]] = x end
     enter('')
   else
     if x[NUM] ~= num then

@@ -74,10 +74,20 @@ local function packed(u)
   return u.pack
 end
 
+-- find returns a session. A user with many gets an index: a batch may name all
+-- of them.
 local function find(u, sid)
-  for _, x in ipairs(u.rec[4]) do
-    if x[SID] == sid then return x end
+  if #u.rec[4] < 16 then
+    for _, x in ipairs(u.rec[4]) do
+      if x[SID] == sid then return x end
+    end
+    return nil
   end
+  if not u.by then
+    u.by = {}
+    for _, x in ipairs(u.rec[4]) do u.by[x[SID]] = x end
+  end
+  return u.by[sid]
 end
 
 -- The operation under way: the user, since when memberships that begin now
@@ -250,6 +260,7 @@ local function remove(x, due, cause)
       break
     end
   end
+  if w.by then w.by[x[SID]] = nil end
   drop(x[NUM], x[SID])
   if x[BYTES] > 0 then
     metas(w)[x[SID]] = nil
@@ -263,6 +274,8 @@ end
 -- done before another session ends, so that its grace counts and not the dead
 -- one's. Among the dead the one with the longest grace goes last, and counts.
 local function reap()
+  if w.reaped then return 0 end
+  w.reaped = true -- no lease ends, and nothing comes under a dead one, in a call
   local dead
   for _, x in ipairs(w.rec[4]) do
     if not alive(x[NUM]) then
@@ -320,7 +333,10 @@ local function finish()
   if #touched > 0 then
     change(w)
     local fields = 0
-    for _, x in ipairs(w.rec[4]) do fields = fields + #x end
+    for _, x in ipairs(w.rec[4]) do
+      fields = fields + #x
+      if fields > LARGE then break end
+    end
     local large = fields > LARGE
     local ev = {w.name, w.anonymous and 0 or w.rec[2], w.gone and '' or large and ASK or packed(w)}
     for _, k in ipairs(touched) do
