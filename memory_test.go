@@ -36,6 +36,15 @@ func TestStackOfABlockingSession(t *testing.T) {
 	require.Greater(t, each, 1<<10, "nothing was measured")
 }
 
+// TestBytesOfASession bounds what a session of a user of its own costs, as
+// BenchmarkBytes counts it.
+func TestBytesOfASession(t *testing.T) {
+	each := bytesPerSession(t, 20_000)
+	t.Logf("%d B for each session", each)
+	require.LessOrEqual(t, each, 1000)
+	require.GreaterOrEqual(t, each, 500, "not all was counted")
+}
+
 // TestNamesPinNoRequest: what Identify and Join are given are often parts of a
 // long request line or message.
 func TestNamesPinNoRequest(t *testing.T) {

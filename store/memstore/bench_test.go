@@ -60,14 +60,14 @@ func fill(n int) *filled {
 	return f
 }
 
-// TestMemory bounds what a user with one session costs: 350 B.
+// TestMemory bounds what a user with one session costs: 300 B.
 func TestMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a store")
 	}
 	f := fill(100_000)
 	t.Logf("%d B for each user", f.bytes)
-	require.LessOrEqual(t, f.bytes, uint64(350))
+	require.LessOrEqual(t, f.bytes, uint64(300))
 	runtime.KeepAlive(f)
 }
 

@@ -32,7 +32,7 @@ func (s *Store) Commit(ctx context.Context, lease store.Lease, ops []store.Op) (
 
 // apply carries out one operation. The stripe is the user's, and locked.
 func (s *Store) apply(v view, st *stripe, l *lease, op *store.Op) store.Result {
-	u := st.users[op.User]
+	u := st.user(s.hash(op.User), op.User)
 	if op.Kind == store.OpAdd {
 		return s.add(v, st, l, op, u)
 	}
@@ -95,7 +95,7 @@ func (s *Store) add(v view, st *stripe, l *lease, op *store.Op, u *user) store.R
 	if u == nil {
 		u = &user{name: op.User, anonymous: op.Anonymous}
 		u.all.user, u.all.topic = u, s.all
-		st.users[u.name] = u
+		st.users.Add(u, s.hashOf)
 		s.forget(st, u.name)
 	}
 

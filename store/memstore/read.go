@@ -13,10 +13,11 @@ func (s *Store) Lookup(ctx context.Context, dst []store.UserRecord, users []stri
 	}
 	if len(users) == 1 {
 		dst = more(dst, users[0])
-		st := s.stripe(users[0])
+		h := s.hash(users[0])
+		st := s.stripeAt(h)
 		v := s.look()
 		st.mu.RLock()
-		s.lookup(&v, st, st.users[users[0]], &dst[len(dst)-1])
+		s.lookup(&v, st, st.user(h, users[0]), &dst[len(dst)-1])
 		st.mu.RUnlock()
 		return dst, nil
 	}
@@ -31,8 +32,9 @@ func (s *Store) Lookup(ctx context.Context, dst []store.UserRecord, users []stri
 		s.mu.RLock()
 		v := s.look()
 		for i, name := range part {
-			home[i] = s.stripe(name)
-			found[i] = home[i].users[name]
+			h := s.hash(name)
+			home[i] = s.stripeAt(h)
+			found[i] = home[i].user(h, name)
 		}
 		for i, name := range part {
 			dst = more(dst, name)

@@ -141,10 +141,11 @@ func (s *Store) Disconnect(ctx context.Context, name, session string, code int, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.look()
-	st := s.stripe(name)
+	h := s.hash(name)
+	st := s.stripeAt(h)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	u := st.users[name]
+	u := st.user(h, name)
 	if u != nil {
 		s.begin(v, st, u)
 		s.endGraces(u)
