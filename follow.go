@@ -1,9 +1,7 @@
 package presence
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -12,15 +10,8 @@ import (
 )
 
 const (
-	// coalesce is how long the changes of a large topic are gathered.
-	coalesce = 100 * time.Millisecond
-	// smallTopic has so many members at most: its changes go at once.
-	smallTopic = 50
 	// countEvery is how often a topic that is too large for names is counted.
-	countEvery = time.Second
-	// metasMax bounds the metadata of one member in a message.
-	metasMax = 8 << 10
-
+	countEvery  = time.Second
 	followRetry = time.Second
 )
 
@@ -84,13 +75,12 @@ func (h *follows) get(topic string) *followed {
 	return f
 }
 
-func (h *follows) unfollow(w *wire, topic string) {
+// unfollow says whether w was a follower.
+func (h *follows) unfollow(w *wire, topic string) bool {
 	h.mu.Lock()
 	f := h.topics[topic]
 	h.mu.Unlock()
-	if f != nil {
-		f.drop(w)
-	}
+	return f != nil && f.drop(w)
 }
 
 // forget takes a client out of everything.
@@ -115,8 +105,8 @@ func (f *followed) add(w *wire) bool {
 	return true
 }
 
-// drop ends the topic with its last follower.
-func (f *followed) drop(w *wire) {
+// drop ends the topic with its last follower. It says whether w was one.
+func (f *followed) drop(w *wire) bool {
 	f.mu.Lock()
 	_, was := f.followers[w]
 	delete(f.followers, w)
@@ -125,6 +115,7 @@ func (f *followed) drop(w *wire) {
 	if last {
 		f.end()
 	}
+	return was
 }
 
 // end ends the topic, unless somebody has come meanwhile.
@@ -291,183 +282,4 @@ func (f *followed) fold(e *Event) int {
 	f.touched[user] = t
 	f.soon()
 	return len(f.members)
-}
-
-// soon sees to it that followers are sent what they lack: at once, or in a
-// large topic together with what else comes. f.mu is held.
-func (f *followed) soon() {
-	if !f.known || f.timer != nil || f.followers == nil {
-		return
-	}
-	wait := time.Until(f.sentAt.Add(coalesce))
-	if len(f.members) <= smallTopic || wait <= 0 {
-		f.flush()
-		return
-	}
-	f.later(wait)
-}
-
-// later calls flush after a while. f.mu is held.
-func (f *followed) later(wait time.Duration) {
-	f.timer = time.AfterFunc(wait, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.timer = nil
-		if f.followers != nil {
-			f.flush()
-		}
-	})
-}
-
-// flush sends what is due. A follower that has no room for a delta gets a new
-// snapshot when it has. f.mu is held.
-func (f *followed) flush() {
-	f.sentAt = time.Now()
-	deltas := f.deltas()
-	behind := false
-	for w, current := range f.followers {
-		if current {
-			f.followers[w] = len(deltas) == 0 || w.s.conn.Inject(deltas...)
-		} else {
-			f.followers[w] = w.s.conn.Inject(f.whole()...)
-		}
-		behind = behind || !f.followers[w]
-	}
-	if behind && f.timer == nil {
-		f.later(coalesce)
-	}
-}
-
-// deltas makes messages of what was touched. A user that came and went since
-// the last ones is not in them.
-func (f *followed) deltas() [][]byte {
-	if len(f.touched) == 0 {
-		return nil
-	}
-	var out parts
-	for user, t := range f.touched {
-		m, is := f.members[user]
-		switch {
-		case is && t.was:
-			out.add(`{"k":"update","member":`, m, `}`)
-		case is:
-			out.add(`{"k":"join","member":`, m, `}`)
-		case t.was:
-			name, _ := marshal(user)
-			cause, _ := marshal(t.cause)
-			out.add(`{"k":"leave","user":`, name, `,"cause":`+string(cause)+`}`)
-		}
-	}
-	clear(f.touched)
-	var msgs [][]byte
-	for _, items := range out.lists {
-		f.version++
-		msgs = append(msgs, encode(struct {
-			T       string          `json:"t"`
-			Topic   string          `json:"topic"`
-			Version uint64          `json:"version"`
-			Changes json.RawMessage `json:"changes"`
-		}{"delta", f.topic, f.version, list(items)}))
-	}
-	if msgs != nil {
-		f.snapshot = nil
-	}
-	return msgs
-}
-
-// whole is what a new follower needs.
-func (f *followed) whole() [][]byte {
-	if f.snapshot != nil {
-		return f.snapshot
-	}
-	if f.counting {
-		f.snapshot = [][]byte{encode(struct {
-			T        string `json:"t"`
-			Topic    string `json:"topic"`
-			Version  uint64 `json:"version"`
-			Users    int    `json:"users"`
-			Sessions int    `json:"sessions"`
-		}{"count", f.topic, f.version, f.counts.Users, f.counts.Sessions})}
-		return f.snapshot
-	}
-	var out parts
-	for _, m := range f.members {
-		out.add("", m, "")
-	}
-	if len(out.lists) == 0 {
-		out.lists = [][]byte{nil}
-	}
-	for i, items := range out.lists {
-		f.snapshot = append(f.snapshot, encode(struct {
-			T       string          `json:"t"`
-			Topic   string          `json:"topic"`
-			Version uint64          `json:"version"`
-			First   bool            `json:"first,omitempty"`
-			More    bool            `json:"more,omitempty"`
-			Members json.RawMessage `json:"members"`
-		}{"snapshot", f.topic, f.version, i == 0, i < len(out.lists)-1, list(items)}))
-	}
-	return f.snapshot
-}
-
-// parts are JSON values with commas between them, in lists that fit into a
-// message each.
-type parts struct{ lists [][]byte }
-
-// partMax leaves room for the name of the topic and the rest of a message.
-const partMax = 12 << 10
-
-func (p *parts) add(before string, item []byte, after string) {
-	n := len(before) + len(item) + len(after)
-	if last := len(p.lists) - 1; last < 0 || len(p.lists[last])+1+n > partMax {
-		p.lists = append(p.lists, nil)
-	}
-	last := &p.lists[len(p.lists)-1]
-	if len(*last) > 0 {
-		*last = append(*last, ',')
-	}
-	*last = append(append(append(*last, before...), item...), after...)
-}
-
-func list(items []byte) json.RawMessage {
-	return append(append([]byte{'['}, items...), ']')
-}
-
-// encodeMember is a member as clients see it; nil if its name alone is too long
-// for a message.
-func encodeMember(m *Member) []byte {
-	v := struct {
-		User     string            `json:"user"`
-		State    string            `json:"state"`
-		Away     bool              `json:"away"`
-		Sessions int               `json:"sessions"`
-		Since    int64             `json:"since"`
-		Metas    []json.RawMessage `json:"metas,omitempty"`
-		Cut      bool              `json:"cut,omitempty"`
-	}{User: m.User, State: m.State.String(), Away: m.Away, Sessions: m.Sessions, Since: m.Since.UnixMilli()}
-	size := 0
-	for _, meta := range m.Metas {
-		if size += len(meta) + 1; size > metasMax {
-			v.Cut = true
-			break
-		}
-		v.Metas = append(v.Metas, meta)
-	}
-	b, err := marshal(v)
-	if err != nil || len(b) > partMax {
-		return nil
-	}
-	return b
-}
-
-// marshal is json.Marshal without the escapes for HTML, which may make names
-// six times as long.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }

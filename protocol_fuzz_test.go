@@ -88,7 +88,7 @@ func FuzzProtocol(f *testing.F) {
 						require.Equal(t, "ok", m.T)
 						return
 					}
-				case "welcome", "snapshot", "delta", "count":
+				case "welcome", "snapshot", "delta", "count", "unfollowed":
 				default:
 					t.Fatalf("%s", frame.Payload)
 				}

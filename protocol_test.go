@@ -266,8 +266,9 @@ func TestWithoutAuthorizeOnlyWhatIsSafe(t *testing.T) {
 		require.JSONEq(t, `{"role":"admin"}`, string(s.Info().Meta))
 
 		// Out of the topic is out of its presence.
-		require.NoError(t, s.Leave(t.Context(), "room"))
-		ann.take()
+		require.NoError(t, s.Leave(t.Context(), "room", "nowhere"))
+		require.Equal(t, "unfollowed", ann.take().said[len(ann.said)-1].T)
+		require.Equal(t, "room", ann.said[len(ann.said)-1].Topic)
 		n := len(ann.log)
 		b.wired("/?user=bob&topic=room")
 		ann.take()

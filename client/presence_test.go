@@ -261,6 +261,26 @@ func TestTheLastWishCounts(t *testing.T) {
 	})
 }
 
+func TestUnfollowed(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.scripted(func(p peer, q asked) bool {
+			p.ok(q)
+			p.tell(`{"t":"snapshot","topic":"room","version":1,"first":true,"members":[{"user":"ann"}]}`)
+			p.tell(`{"t":"unfollowed","topic":"room"}`)
+			return true
+		})
+		c := r.client("/", r.options())
+		room := c.Follow("room")
+		time.Sleep(time.Second)
+		members, live := room.Members()
+		require.Len(t, members, 1)
+		require.False(t, live)
+		var refused *client.RequestError
+		require.ErrorAs(t, room.Err(), &refused)
+		require.Equal(t, "forbidden", refused.Code)
+	})
+}
+
 // Who waits for the answer is told, and nobody else.
 func TestRefusedAfterALoss(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {

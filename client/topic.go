@@ -75,7 +75,7 @@ func (t *Topic) Users() int {
 	return len(t.members)
 }
 
-// Err is what the server answered instead of following.
+// Err is what the server answered instead of following, or that it has stopped.
 func (t *Topic) Err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -206,6 +206,8 @@ func (t *Topic) told(m *said) (again bool) {
 		t.counting, t.users, t.live, t.named = true, m.Users, true, false
 		clear(t.members)
 		t.emit(Event{Kind: "count"})
+	case "unfollowed":
+		t.err, t.live = &RequestError{"forbidden", "the topic may not be followed any more"}, false
 	case "delta":
 		if t.gap || m.Version != t.version+1 {
 			again := !t.gap

@@ -160,6 +160,7 @@ export interface TopicPresenceEventMap {
 	count: Event;
 	/** After any of the others, and when `live` changes. */
 	change: Event;
+	/** The server does not let the topic be followed, or not any more; or the socket is closed for good. */
 	error: PresenceErrorEvent;
 }
 

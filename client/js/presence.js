@@ -827,6 +827,9 @@ export class TopicPresence extends EventTarget {
 				this.#countOnly = true;
 				this.#counts = { users: m.users, sessions: m.sessions };
 				this.#now("count");
+				return;
+			case "unfollowed":
+				this._fail(new PresenceError("forbidden", "the topic may not be followed any more"));
 		}
 	}
 

@@ -578,6 +578,19 @@ test("a topic that is counted has no names; those that come after it are no join
 	assert.deepEqual(log.slice(3), ["leave cat", "join dan", "snapshot"]);
 });
 
+test("a topic that may not be followed any more says so", async () => {
+	const s = await welcomed({ heartbeat: false });
+	const room = s.presence("room");
+	const told = [];
+	room.addEventListener("error", (e) => told.push(e.error.code));
+	FakeWebSocket.last.told({ t: "snapshot", topic: "room", version: 1, first: true, members: [member("ann")] });
+	assert.equal(room.live, true);
+	FakeWebSocket.last.told({ t: "unfollowed", topic: "room" });
+	assert.deepEqual(told, ["forbidden"]);
+	assert.equal(room.live, false);
+	assert.equal(s.readyState, 1);
+});
+
 test("what the server takes back after a reconnect is told", async () => {
 	const s = await welcomed({ heartbeat: false });
 	const told = [];
