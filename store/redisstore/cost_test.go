@@ -233,3 +233,59 @@ func TestRedisLogIsSilent(t *testing.T) {
 	require.ErrorIs(t, err, store.ErrUnavailable)
 	require.Zero(t, said.lines.Load())
 }
+
+// A question is one round trip per partition, whatever its size, and never
+// walks over everything that Redis holds.
+func TestQuestionsAreOneRoundTrip(t *testing.T) {
+	for _, partitions := range []int{1, 3} {
+		server := newServer(t)
+		admin := server.client(t)
+		s, err := redisstore.NewFrozen(server.client(t), redisstore.Options{Partitions: partitions, Lease: lease})
+		require.NoError(t, err)
+		defer s.Close()
+		past(t, s, lease, s.Advance)
+		var users []string
+		ops := make([][]store.Op, partitions)
+		for i := range 1000 {
+			u := fmt.Sprint("u", i)
+			users = append(users, u)
+			op := add(u, sessionID(i), "room")
+			op.Meta = []byte("1")
+			ops[s.ShardOf(u)] = append(ops[s.ShardOf(u)], op)
+		}
+		for shard := range partitions {
+			l, err := s.Register(ctx, shard, store.Node{ID: "a"})
+			require.NoError(t, err)
+			commit(t, s, l, ops[shard]...)
+		}
+		ask := map[string]func() error{
+			"Lookup": func() error {
+				rs, err := s.Lookup(ctx, nil, users)
+				if err == nil && (rs[999].State != store.Online || string(rs[0].Sessions[0].Meta) != "1") {
+					err = fmt.Errorf("it found %+v", rs[999])
+				}
+				return err
+			},
+			"Count": func() error { _, err := s.Count(ctx, "room"); return err },
+			"Members": func() error {
+				p, err := s.Members(ctx, "room", "", 1000)
+				if err == nil && len(p.Members) != 1000 {
+					err = fmt.Errorf("it found %d", len(p.Members))
+				}
+				return err
+			},
+		}
+		for name, f := range ask {
+			require.NoError(t, f()) // the scripts are there, and metadata is expected
+			require.NoError(t, admin.ConfigResetStat(ctx).Err())
+			require.NoError(t, f())
+			stats := calls(t, admin)
+			require.Equal(t, partitions, roundTrips(map[string]int{"evalsha": stats["evalsha"] - stats["exec"], "exec": stats["exec"]}),
+				"%s in %d partitions: %v", name, partitions, stats)
+			require.LessOrEqual(t, stats["hgetall"], partitions, "the leases, and nothing else")
+			for _, all := range []string{"keys", "scan", "hscan", "sscan", "zscan", "smembers", "hkeys", "hvals"} {
+				require.Zero(t, stats[all], "%s: %s", name, all)
+			}
+		}
+	}
+}
