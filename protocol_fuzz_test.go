@@ -21,7 +21,10 @@ func FuzzProtocol(f *testing.F) {
 	p, err := presence.New(presence.Options{Authorize: all, Identify: byQuery})
 	require.NoError(f, err)
 	ln := wstest.Listen()
-	srv := &http.Server{Handler: p.Handler(drop)}
+	mux := http.NewServeMux()
+	mux.Handle("/handler", p.Handler(drop))
+	mux.Handle("/callback", p.Callback(nil))
+	srv := &http.Server{Handler: mux}
 	go srv.Serve(ln)
 	f.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -44,7 +47,7 @@ func FuzzProtocol(f *testing.F) {
 		}
 		nc, err := ln.Dial()
 		require.NoError(t, err)
-		c, err := wstest.Dial(nc, "/?user=ann", v1)
+		c, err := wstest.Dial(nc, [2]string{"/handler", "/callback"}[len(data)%2]+"?user=ann", v1)
 		require.NoError(t, err)
 		defer c.Close()
 		asked, broken := 0, false
