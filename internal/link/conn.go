@@ -340,6 +340,9 @@ func (c *Conn) Warm() {
 	c.over.Load()
 	c.sent.Load()
 	c.libPings.Load()
+	if c.direct {
+		c.nc.LocalAddr() // is kept beside the descriptor
+	}
 }
 
 // Rouse asks for one call of Owner.Roused at the client's next message.
