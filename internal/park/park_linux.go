@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -133,8 +134,8 @@ func (s *shard) run() {
 	ready := make([]Sleeper, 0, len(events))
 	var failed bool
 	serve := func(fd uintptr) (again bool) {
-		n, err := unix.EpollWait(int(fd), events, 0)
-		failed = err != nil && err != unix.EINTR
+		n, err := poll(fd, events)
+		failed = err != 0 && err != unix.EINTR
 		ready = s.ready(ready[:0], events[:max(0, n)])
 		for _, it := range ready {
 			if it != nil {
@@ -147,10 +148,18 @@ func (s *shard) run() {
 			}
 		}
 		clear(ready) // who has gone must not be held
-		return n == len(events) || err != nil
+		return n == len(events) || err != 0
 	}
 	for s.raw.Read(serve) == nil && !failed {
 	}
+}
+
+// poll is an epoll_wait that does not wait, so that Go's scheduler need not be
+// told of it.
+func poll(fd uintptr, events []unix.EpollEvent) (int, unix.Errno) {
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, fd,
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	return int(n), err
 }
 
 // ready returns whom events are for, nil for those that are no longer watched.
