@@ -1,7 +1,6 @@
 package presence
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -107,9 +106,7 @@ func (s *Session) commitAdd(op store.Op) (store.Result, error) {
 		p.member.Do(op, nil)
 		return store.Result{}, errLater
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), p.opts.CommitWait)
-	defer cancel()
-	return p.member.Await(ctx, op)
+	return p.member.AwaitFor(p.opts.CommitWait, op)
 }
 
 // addOp is the session as the store should see it, and marks it as told.

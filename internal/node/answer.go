@@ -19,6 +19,15 @@ type call struct {
 	answer chan answer
 }
 
+// giveUp returns why, unless the answer came at the same moment.
+func (c *call) giveUp(why error) (store.Result, error) {
+	if c.taken.CompareAndSwap(false, true) {
+		return store.Result{}, why
+	}
+	a := <-c.answer
+	return a.result, a.err
+}
+
 type answer struct {
 	result store.Result
 	err    error

@@ -139,7 +139,7 @@ func (s *shard) commit() bool {
 
 // settle notes what the store said of the batch, and answers.
 func (s *shard) settle(results []store.Result) {
-	var owed []reply
+	owed := make([]reply, 0, len(results))
 	var wake time.Time
 	now := time.Now()
 	s.mu.Lock()

@@ -90,24 +90,40 @@ func Start(cfg Config) *Node {
 //
 // Metadata of one session is sent at most every 250 ms; the last one wins.
 func (n *Node) Do(op store.Op, done func(store.Result, error)) {
-	n.shardOf(op.User).put(op, waiter{kind: op.Kind, done: done})
+	n.shardOf(op.User).put(&op, waiter{kind: op.Kind, done: done})
 }
 
 // Await is Do, and waits for the result. When ctx ends first the change
 // stays queued, and what becomes of an OpAdd goes to Config.Added.
 func (n *Node) Await(ctx context.Context, op store.Op) (store.Result, error) {
-	c := &call{answer: make(chan answer, 1)}
-	n.shardOf(op.User).put(op, waiter{kind: op.Kind, call: c})
+	c := n.begin(&op)
 	select {
 	case a := <-c.answer:
 		return a.result, a.err
 	case <-ctx.Done():
+		return c.giveUp(ctx.Err())
 	}
-	if c.taken.CompareAndSwap(false, true) {
-		return store.Result{}, ctx.Err()
+}
+
+// AwaitFor is Await for at most so long. What is late is
+// context.DeadlineExceeded.
+func (n *Node) AwaitFor(d time.Duration, op store.Op) (store.Result, error) {
+	timer := time.NewTimer(d) // a context would be five allocations
+	defer timer.Stop()
+	c := n.begin(&op)
+	select {
+	case a := <-c.answer:
+		return a.result, a.err
+	case <-timer.C:
+		return c.giveUp(context.DeadlineExceeded)
 	}
-	a := <-c.answer // it came at the same moment
-	return a.result, a.err
+}
+
+// begin queues a change that is waited for.
+func (n *Node) begin(op *store.Op) *call {
+	c := &call{answer: make(chan answer, 1)}
+	n.shardOf(op.User).put(op, waiter{kind: op.Kind, call: c})
+	return c
 }
 
 // Away says whether the store, or one of its shards, is known to be away: the

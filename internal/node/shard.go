@@ -66,7 +66,7 @@ func newShard(n *Node, id int) *shard {
 }
 
 // put queues one change.
-func (s *shard) put(op store.Op, w waiter) {
+func (s *shard) put(op *store.Op, w waiter) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -74,7 +74,7 @@ func (s *shard) put(op store.Op, w waiter) {
 		return
 	}
 	changes, owed := s.queue.length, len(s.owed)
-	s.enqueue(&op, w)
+	s.enqueue(op, w)
 	first := changes == 0 && s.queue.length > 0 || owed == 0 && len(s.owed) > 0
 	s.mu.Unlock()
 	if first {
