@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/a4cafe1a/presence"
 	"github.com/a4cafe1a/presence/internal/wstest"
+	"github.com/a4cafe1a/presence/store"
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 )
@@ -174,7 +176,8 @@ func both(t *testing.T, o presence.Options, f func(t *testing.T, b *bubble)) {
 
 func TestWelcome(t *testing.T) {
 	both(t, presence.Options{HeartbeatInterval: 12 * time.Second}, func(t *testing.T, b *bubble) {
-		ann := b.wired("/?user=ann")
+		ann := b.wired("/?user=ann", v1, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits")
+		require.Empty(t, ann.Response.Header.Get("Sec-WebSocket-Extensions"), "no compression")
 		require.Equal(t, "presence.v1", ann.Response.Header.Get("Sec-WebSocket-Protocol"))
 		require.Len(t, ann.said, 1)
 		m := ann.said[0]
@@ -684,4 +687,42 @@ func TestRequestsCountAsActivity(t *testing.T) {
 			})
 		})
 	}
+}
+
+// counter counts how often it is asked how many are in a topic.
+type counter struct {
+	store.Store
+	asked atomic.Int64
+}
+
+func (s *counter) Count(ctx context.Context, topic string) (store.Counts, error) {
+	s.asked.Add(1)
+	return s.Store.Count(ctx, topic)
+}
+
+// A topic that is too large for names is counted once a second, for all of its
+// followers on this node together.
+func TestOneCountForAllFollowers(t *testing.T) {
+	s := &counter{Store: &lazyStore{}}
+	o := presence.Options{Authorize: all, Store: s, Limits: presence.Limits{FollowMembers: 5}}
+	inBubble(t, o, callback, func(t *testing.T, b *bubble) {
+		var followers []*wired
+		for i := range 20 {
+			w := b.wired(fmt.Sprintf("/?user=u%d", i))
+			w.ask(`{"t":"follow","topic":""}`)
+			followers = append(followers, w)
+		}
+		wait(3 * time.Second)
+		before := s.asked.Load()
+		wait(20 * time.Second)
+		require.InDelta(t, 20, s.asked.Load()-before, 1)
+		for _, w := range followers {
+			require.Equal(t, 20, w.take().counts[""])
+			w.Close()
+		}
+		wait(3 * time.Second)
+		before = s.asked.Load()
+		wait(20 * time.Second)
+		require.Equal(t, before, s.asked.Load(), "nobody follows")
+	})
 }

@@ -35,9 +35,9 @@ type Options struct {
 	StableAfter time.Duration
 	// DialTimeout bounds one handshake. Default 15 s.
 	DialTimeout time.Duration
-	// Outbox is how many messages Write keeps while there is no connection.
-	// Default 256.
-	Outbox int
+	// Outbox is how many messages, and OutboxBytes how many bytes, Write keeps
+	// while there is no connection. Default 256 and 1 MiB.
+	Outbox, OutboxBytes int
 	// ReadLimit of a message in bytes. Default 32 KiB, at least 16 KiB.
 	ReadLimit int64
 	// OnOpen and OnDown are told of each connection and each loss, one at a
@@ -152,6 +152,9 @@ func (o Options) withDefaults() Options {
 	if o.Outbox == 0 {
 		o.Outbox = 256
 	}
+	if o.OutboxBytes == 0 {
+		o.OutboxBytes = 1 << 20
+	}
 	if o.ReadLimit == 0 {
 		o.ReadLimit = 32 << 10
 	}
@@ -188,7 +191,11 @@ func (c *Conn) Write(ctx context.Context, kind websocket.MessageType, data []byt
 	ws := c.ws
 	if ws == nil {
 		defer c.mu.Unlock()
-		if len(c.outbox) >= c.o.Outbox {
+		size := len(data)
+		for _, m := range c.outbox {
+			size += len(m.data)
+		}
+		if len(c.outbox) >= c.o.Outbox || size > c.o.OutboxBytes {
 			return ErrFull
 		}
 		c.outbox = append(c.outbox, message{kind, append([]byte(nil), data...)})

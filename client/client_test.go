@@ -552,11 +552,14 @@ func TestOutboxIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		n := r.node(presence.Options{})
 		o := r.options()
-		o.Outbox = 3
+		o.Outbox, o.OutboxBytes = 3, 10
 		c := r.client("/?user=ann", o)
 		n.stop()
 		time.Sleep(time.Second)
-		for range 3 {
+		require.ErrorIs(t, c.Write(t.Context(), websocket.MessageText, make([]byte, 11)), client.ErrFull)
+		require.NoError(t, c.Write(t.Context(), websocket.MessageText, make([]byte, 8)))
+		require.ErrorIs(t, c.Write(t.Context(), websocket.MessageText, []byte("abc")), client.ErrFull)
+		for range 2 {
 			require.NoError(t, c.Write(t.Context(), websocket.MessageText, []byte("a")))
 		}
 		require.ErrorIs(t, c.Write(t.Context(), websocket.MessageText, []byte("a")), client.ErrFull)
