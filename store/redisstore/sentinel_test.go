@@ -70,9 +70,16 @@ func TestSentinel(t *testing.T) {
 				return strings.Contains(info, "role:master")
 			})
 			promoted := time.Now()
+			watch := sentinel.client(t)
+			_, port, _ = net.SplitHostPort(replica.addr)
+			eventually(t, 20*time.Second, "Sentinel does not tell of the replica", func() bool {
+				at, err := watch.Do(ctx, "sentinel", "get-master-addr-by-name", "presence").StringSlice()
+				return err == nil && at[1] == port
+			})
+			told := time.Now()
 			eventually(t, lease+4*time.Second, "it is not right after the failover", c.right)
-			t.Logf("promoted %v after the master was killed; right %v later",
-				promoted.Sub(killed).Round(time.Millisecond), time.Since(promoted).Round(time.Millisecond))
+			t.Logf("promoted %v after the master was killed, told to clients %v later; right %v after that", promoted.Sub(killed).Round(time.Millisecond),
+				told.Sub(promoted).Round(time.Millisecond), time.Since(told).Round(time.Millisecond))
 			after, err := ps[1].s.Position(ctx, 0)
 			require.NoError(t, err)
 			require.NotEqual(t, before.Generation, after.Generation, "two histories have one name")
