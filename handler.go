@@ -111,6 +111,7 @@ func (m *Mount) accepted(c *Conn, ws *websocket.Conn, err error) bool {
 		return false
 	}
 	c.Conn = ws
+	c.u.header = nil // the library has read it
 	return true
 }
 

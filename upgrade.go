@@ -86,8 +86,9 @@ func (u *upgrade) request(r *http.Request) *http.Request {
 
 // unwatch stops watching the request's context.
 func (u *upgrade) unwatch() {
-	if u.stop != nil {
-		u.stop()
+	if stop := u.stop; stop != nil {
+		u.stop = nil // what it holds may go: a session is long
+		stop()
 	}
 }
 
