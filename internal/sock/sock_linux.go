@@ -103,13 +103,16 @@ const brief = 4 << 10
 // are not used: theirs for send drops the count, and that of recv wants an
 // address.
 func (c *call) transferAt(trap, fd, flags uintptr) (int, unix.Errno) {
-	call := unix.Syscall6
-	if len(c.buf) <= brief {
-		call = unix.RawSyscall6
-	}
+	size := uintptr(len(c.buf))
 	for {
-		n, _, errno := call(trap, fd,
-			uintptr(unsafe.Pointer(unsafe.SliceData(c.buf))), uintptr(len(c.buf)), flags, 0, 0)
+		// The conversions stand in the calls, so that the buffer stays where it is.
+		var n uintptr
+		var errno unix.Errno
+		if size <= brief {
+			n, _, errno = unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(c.buf))), size, flags, 0, 0)
+		} else {
+			n, _, errno = unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(unsafe.SliceData(c.buf))), size, flags, 0, 0)
+		}
 		if errno == unix.EINTR {
 			continue
 		}
