@@ -37,6 +37,22 @@ func (s *Set[E]) At(hash uint64, match func(E) bool) *E {
 	return nil
 }
 
+// Guess returns a value that is likely the one with the hash, without looking at
+// it. ok is false when there is none.
+func (s *Set[E]) Guess(hash uint64) (e E, ok bool) {
+	if s.len == 0 {
+		return e, false
+	}
+	i, tag := s.place(hash)
+	for s.tags[i] != 0 {
+		if s.tags[i] == tag {
+			return s.slots[i], true
+		}
+		i = (i + 1) & (len(s.slots) - 1)
+	}
+	return e, false
+}
+
 func (s *Set[E]) find(hash uint64, match func(E) bool) int {
 	if s.len == 0 {
 		return -1

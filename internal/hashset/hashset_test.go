@@ -38,6 +38,9 @@ func TestLikeAMap(t *testing.T) {
 				if ok {
 					require.Equal(t, thing{k, value}, **at)
 				}
+				if _, maybe := s.Guess(hash(k)); ok {
+					require.True(t, maybe, "a guess must not miss what is there")
+				}
 				growing := step/2000%2 == 0
 				switch {
 				case ok && r.IntN(3) == 0:

@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/a4cafe1a/presence/store"
 )
@@ -21,28 +22,58 @@ func (s *Store) Lookup(ctx context.Context, dst []store.UserRecord, users []stri
 		st.mu.RUnlock()
 		return dst, nil
 	}
-	// Many are read under the one lock, some at a time. They are found first
-	// and read then: so the processor waits for the memory of several at once.
+	// Many are read under the one lock, some at a time.
 	const some = 64
+	var names [some]hashed
 	var found [some]*user
-	var home [some]*stripe
 	for len(users) > 0 {
 		part := users[:min(some, len(users))]
 		users = users[len(part):]
 		s.mu.RLock()
 		v := s.look()
-		for i, name := range part {
-			h := s.hash(name)
-			home[i] = s.stripeAt(h)
-			found[i] = home[i].user(h, name)
-		}
+		s.find(found[:], names[:], part)
 		for i, name := range part {
 			dst = more(dst, name)
-			s.lookup(&v, home[i], found[i], &dst[len(dst)-1])
+			s.lookup(&v, names[i].home, found[i], &dst[len(dst)-1])
 		}
 		s.mu.RUnlock()
 	}
 	return dst, nil
+}
+
+// hashed is what a name leads to.
+type hashed struct {
+	hash uint64
+	home *stripe
+}
+
+// find finds users. It goes one step of the way for all before it goes the next:
+// so the processor waits for the memory of many at once.
+func (s *Store) find(found []*user, to []hashed, names []string) {
+	for i, name := range names {
+		h := s.hash(name)
+		to[i] = hashed{h, s.stripeAt(h)}
+	}
+	for i := range names {
+		found[i], _ = to[i].home.users.Guess(to[i].hash)
+	}
+	var touched int64
+	for _, u := range found[:len(names)] {
+		if u != nil {
+			touched += u.seen + u.own.since + u.all.since + int64(len(u.name))
+		}
+	}
+	for _, u := range found[:len(names)] {
+		if u != nil && u.name != "" {
+			touched += int64(u.name[0])
+		}
+	}
+	runtime.KeepAlive(touched)
+	for i, name := range names {
+		if u := found[i]; u == nil || u.name != name {
+			found[i] = to[i].home.user(to[i].hash, name)
+		}
+	}
 }
 
 // more appends an empty record, and keeps what memory is there for it.
