@@ -48,6 +48,7 @@ type Presence struct {
 	verifying atomic.Int64
 
 	queriesFailed atomic.Uint64 // because the store is away
+	unanswered    atomic.Int64  // until when that is known from a query
 
 	gate     sync.RWMutex // held for reading while something begins
 	draining bool

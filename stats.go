@@ -44,11 +44,12 @@ func (p *Presence) Stats() Stats {
 // take. It is not 0: the store may just be back, or refuse only to be written.
 const awayWait = 50 * time.Millisecond
 
-// ask asks the store. While that is known to be away nobody waits for it for
-// long, so that what this node knows is told at once.
+// ask asks the store. While that is known to be away, and for a moment after a
+// question that was not answered, nobody waits for it for long, so that what
+// this node knows is told at once.
 func (p *Presence) ask(ctx context.Context, op string, f func(context.Context) error) error {
 	within := ctx
-	if p.member.Away() {
+	if p.member.Away() || int64(p.wheel.Exact()) < p.unanswered.Load() {
 		var cancel context.CancelFunc
 		within, cancel = context.WithTimeout(ctx, awayWait)
 		defer cancel()
@@ -60,6 +61,9 @@ func (p *Presence) ask(ctx context.Context, op string, f func(context.Context) e
 	err = storeError(op, err)
 	if errors.Is(err, ErrStoreUnavailable) {
 		p.queriesFailed.Add(1)
+		if within == ctx {
+			p.unanswered.Store(int64(p.wheel.Exact()) + int64(time.Second))
+		}
 	}
 	return err
 }

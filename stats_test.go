@@ -59,15 +59,22 @@ func TestCutOffAnswersAtOnce(t *testing.T) {
 		ctx := t.Context()
 		b.dial("/?user=ann&topic=room")
 		s.away.Store(true)
-		wait(6 * time.Second)
-		require.True(t, b.p.Stats().StoreAway)
-
 		soon := func(what string, f func()) {
 			t.Helper()
 			begun := time.Now()
 			f()
 			require.LessOrEqual(t, time.Since(begun), 50*time.Millisecond, what)
 		}
+		// The first one finds out, before the node itself does.
+		_, err := b.p.Online(ctx, "elsewhere")
+		require.ErrorIs(t, err, presence.ErrStoreUnavailable)
+		require.False(t, b.p.Stats().StoreAway)
+		soon("the next", func() {
+			_, err := b.p.Sessions(ctx, "ann")
+			require.ErrorIs(t, err, presence.ErrStoreUnavailable)
+		})
+		wait(6 * time.Second)
+		require.True(t, b.p.Stats().StoreAway)
 		soon("Online", func() {
 			online, err := b.p.Online(ctx, "ann")
 			require.NoError(t, err)
@@ -85,7 +92,7 @@ func TestCutOffAnswersAtOnce(t *testing.T) {
 			require.Len(t, infos, 1)
 		})
 		short, cancel := context.WithTimeout(ctx, time.Millisecond)
-		_, err := b.p.Online(short, "elsewhere")
+		_, err = b.p.Online(short, "elsewhere")
 		cancel()
 		require.ErrorIs(t, err, context.DeadlineExceeded, "that was the caller's")
 		require.NotErrorIs(t, err, presence.ErrUnknown)
