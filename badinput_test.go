@@ -132,6 +132,25 @@ func TestHeartbeatMessageFlood(t *testing.T) {
 	})
 }
 
+// The second that is counted begins with the first of the pings, not with a
+// second of the clock.
+func TestFloodAtAnyTime(t *testing.T) {
+	for tenth := range 10 {
+		inBubble(t, presence.Options{}, nil, func(t *testing.T, b *bubble) {
+			c := b.dial("/?user=ann")
+			wait(1100*time.Millisecond + time.Duration(tenth)*100*time.Millisecond) // the pong of the handshake counts, too
+			for range 4 {
+				for range 10 {
+					_ = c.Send(wstest.Pong, []byte("x"))
+				}
+				wait(200 * time.Millisecond)
+			}
+			wait(time.Second)
+			require.Equal(t, presence.CauseLimit, b.end("ann").Cause, tenth)
+		})
+	}
+}
+
 func TestPingsWithinTheLimit(t *testing.T) {
 	inBubble(t, presence.Options{}, nil, func(t *testing.T, b *bubble) {
 		c := b.dial("/?user=ann")

@@ -138,8 +138,8 @@ type Conn struct {
 	stash    *stash // nil: nothing was read ahead
 	rerr     *fault // what ended the stream
 	libPongs uint32 // value of libPings at the last pong passed on
-	control  int32  // control frames in second
-	second   uint32 // of the clock
+	control  int32  // control frames of the second that began at since
+	since    uint32 // milliseconds of the clock, which come round in 49 days
 	bye      bool   // the client's close frame has arrived
 
 	direct    bool // the bytes of nc are the bytes of the socket; never changes

@@ -174,8 +174,8 @@ func (r *receiver) Control(frame.Op) { (*Conn)(r).count() }
 
 // count notices more control frames and heartbeat messages than allowed.
 func (c *Conn) count() {
-	if now := uint32(c.cfg.Clock.Now() / 1e9); now != c.second {
-		c.second, c.control = now, 0
+	if now := uint32(c.cfg.Clock.Now() / 1e6); now-c.since >= 1000 {
+		c.since, c.control = now, 0
 	}
 	if c.control++; int(c.control) > c.cfg.ControlFrames && c.over.Load() == nil {
 		c.owner.Flooded()
