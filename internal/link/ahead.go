@@ -149,8 +149,12 @@ func (c *Conn) Arrive(hungUp bool) bool {
 			break
 		}
 	}
-	if last := c.last.Load(); last != before {
-		c.vouched.Store(last) // it has just come: the kernel need not be asked
+	if c.last.Load() != before {
+		// It has just come: the kernel need not be asked. The coarse clock would
+		// let a silent client stay for up to a tick longer.
+		now := int64(c.cfg.Clock.Exact())
+		c.last.Store(now)
+		c.vouched.Store(now)
 	}
 	kept := c.keptLen() > 0
 	c.rmu.Unlock()
