@@ -79,7 +79,7 @@ func (m *Mount) newConn(w http.ResponseWriter, r *http.Request) *Conn {
 	if u == nil {
 		return nil
 	}
-	r = u.request(r)
+	r, _ = u.detach(r)
 	if owned {
 		w = u // inside Middleware w leads there already
 	}

@@ -57,6 +57,14 @@ type upgrade struct {
 // request returns r with the context of an upgrade: the values of the old
 // one, no deadline, ended with the session, or with the client while pending.
 func (u *upgrade) request(r *http.Request) *http.Request {
+	inner, cancel := u.detach(r)
+	u.watch(r.Context(), cancel)
+	return inner
+}
+
+// detach is request where the app does not see the context before the upgrade:
+// who leaves until then is found out by the upgrade.
+func (u *upgrade) detach(r *http.Request) (*http.Request, context.CancelCauseFunc) {
 	outer := r.Context()
 	ctx, cancel := context.WithCancelCause(context.WithValue(context.WithoutCancel(outer), upgradeKey{}, u))
 	u.s.mu.Lock()
@@ -70,6 +78,10 @@ func (u *upgrade) request(r *http.Request) *http.Request {
 		*over = cancel
 	}
 	u.s.mu.Unlock()
+	return r.WithContext(ctx), cancel
+}
+
+func (u *upgrade) watch(outer context.Context, cancel context.CancelCauseFunc) {
 	stop := context.AfterFunc(outer, func() {
 		// A router's deadline is for its handlers, not for the connection.
 		if errors.Is(outer.Err(), context.Canceled) {
@@ -81,7 +93,6 @@ func (u *upgrade) request(r *http.Request) *http.Request {
 	} else {
 		u.stop = func() { stop() }
 	}
-	return r.WithContext(ctx)
 }
 
 // unwatch stops watching the request's context.
