@@ -173,13 +173,14 @@ type ending struct {
 
 // proof is what a connection knows before its client is verified.
 type proof struct {
-	early   []byte // came with the handshake, before the 101
-	stale   int    // bytes in the kernel that are older than the 101
-	insist  bool   // only the pong is proof
-	tokened bool
-	token   [8]byte
-	given   bool
-	answer  frame.Head // of the library
+	early    []byte // came with the handshake, before the 101
+	stale    int    // bytes in the kernel that are older than the 101
+	received uint64 // by the kernel until the 101
+	insist   bool   // only the pong is proof
+	tokened  bool
+	token    [8]byte
+	given    bool
+	answer   frame.Head // of the library
 }
 
 // stash is what was read before the library asked for it.
@@ -242,6 +243,7 @@ func (c *Conn) startFrames() {
 			c.proof.stale = n
 		} else {
 			c.proof.insist = true
+			c.proof.received, _ = c.sock.Received()
 		}
 	}
 	c.stage.Store(frames)

@@ -52,7 +52,7 @@ func (c *Conn) awaitProof(p *proof, until time.Time) error {
 			c.keep(buf[:c.scan(buf[:k+n])])
 			fresh := n > p.stale
 			p.stale = max(0, p.stale-n)
-			p.given = p.given || fresh && !p.insist
+			p.given = p.given || fresh && !p.insist || p.insist && !p.tokened && c.newer(p)
 		}
 		if e := c.over.Load(); e != nil {
 			return e.err
@@ -67,20 +67,24 @@ func (c *Conn) awaitProof(p *proof, until time.Time) error {
 // awaitMore waits for proof without reading on: more than may be kept was there
 // before the 101, or so soon after it that it cannot be told. What arrives
 // behind it makes the kernel hold more. A layer such as TLS hides how much of
-// what was there it has taken: then only what arrives from now on is newer.
+// what was there it has taken: then what the kernel has received counts.
 func (c *Conn) awaitMore(p *proof, until time.Time) error {
-	held := p.stale
-	if p.insist {
-		held, _ = c.sock.Pending()
-	}
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
-	for (p.insist || held > 0) && time.Now().Before(until) {
+	for (p.insist || p.stale > 0) && time.Now().Before(until) {
 		if e := c.over.Load(); e != nil {
 			return e.err
 		}
-		if n, ok := c.sock.Pending(); !ok || n > held {
-			p.given = ok
+		if p.insist {
+			p.given = c.newer(p)
+		} else {
+			n, ok := c.sock.Pending()
+			if !ok {
+				break
+			}
+			p.given = n > p.stale
+		}
+		if p.given {
 			break
 		}
 		<-poll.C
@@ -89,6 +93,13 @@ func (c *Conn) awaitMore(p *proof, until time.Time) error {
 		return nil
 	}
 	return errEarly
+}
+
+// newer says whether the kernel has received anything since the 101, as far as
+// it can tell.
+func (c *Conn) newer(p *proof) bool {
+	n, ok := c.sock.Received()
+	return !ok || n > p.received
 }
 
 // takeEarly scans what came with the handshake: it is the library's, and it
@@ -103,6 +114,11 @@ func (c *Conn) takeEarly() {
 func (c *Conn) challenge(p *proof, until time.Time) error {
 	var buf [16]byte
 	var payload []byte
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if !c.out.Gap() {
+		return nil // the library has begun to talk: any byte will do
+	}
 	if p.insist {
 		_, _ = rand.Read(p.token[:])
 		p.tokened = true
@@ -111,11 +127,6 @@ func (c *Conn) challenge(p *proof, until time.Time) error {
 		c.pings.Add(1)
 	}
 	c.pinged.Store(int64(c.cfg.Clock.Exact()))
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if !c.out.Gap() {
-		return nil // the library has begun to talk: any byte will do
-	}
 	ping := frame.AppendPing(buf[:0], payload)
 	if c.direct {
 		n, _ := c.sock.Write(ping)

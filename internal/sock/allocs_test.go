@@ -22,6 +22,7 @@ func TestNothingIsAllocated(t *testing.T) {
 		"Pending":        func() { s.Pending() },
 		"Unacked":        func() { s.Unacked() },
 		"Acked":          func() { s.Acked() },
+		"Received":       func() { s.Received() },
 		"SinceReceived":  func() { s.SinceReceived() },
 		"ReceiveFull":    func() { s.ReceiveFull() },
 		"Reset":          func() { s.Reset() },

@@ -56,6 +56,20 @@ func TestPending(t *testing.T) {
 	require.Equal(t, 50, pending(t, s))
 }
 
+func TestReceivedCountsWhatWasReadToo(t *testing.T) {
+	server, client := pair(t)
+	s := sock.Of(server)
+	before, ok := s.Received()
+	require.True(t, ok)
+	for i := 1; i <= 3; i++ {
+		_, err := client.Write(make([]byte, 100))
+		require.NoError(t, err)
+		readAll(t, s, 100)
+		now, _ := s.Received()
+		require.Equal(t, uint64(i*100), now-before)
+	}
+}
+
 func TestUnackedAndAcked(t *testing.T) {
 	server, client := pair(t)
 	s := sock.Of(server)
@@ -265,9 +279,10 @@ func TestMultipathIsNotJudgedByItsFirstPath(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(readAll(t, s, 5)))
 	_, isAcked := s.Acked()
+	_, received := s.Received()
 	_, since := s.SinceReceived()
 	_, full := s.ReceiveFull()
-	require.Equal(t, [3]bool{}, [3]bool{isAcked, since, full})
+	require.Equal(t, [4]bool{}, [4]bool{isAcked, received, since, full})
 }
 
 // Calls from many goroutines, the connection closed under them.

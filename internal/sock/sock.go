@@ -136,6 +136,13 @@ func (s Sock) Acked() (bytes uint64, ok bool) {
 	return uint64(n), ok
 }
 
+// Received returns how many bytes of data the kernel has received since the
+// connection began, read or not. Only differences mean something.
+func (s Sock) Received() (bytes uint64, ok bool) {
+	n, ok := s.askTCP(opReceived)
+	return uint64(n), ok
+}
+
 // SinceReceived returns how long ago the kernel last received data from the
 // peer, read or not, or how long the connection exists if it never did. The
 // resolution is that of the kernel's timer, 1 to 10 ms. Data that the kernel
@@ -176,6 +183,7 @@ const (
 	opRoom
 	opUnacked
 	opAcked
+	opReceived
 	opSinceReceived
 	opReceiveFull
 	opReset

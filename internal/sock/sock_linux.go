@@ -37,6 +37,10 @@ func (c *call) run(fd uintptr) {
 		if c.tcpInfo(fd, unsafe.Offsetof(c.info.Bytes_acked)+unsafe.Sizeof(c.info.Bytes_acked)) {
 			c.n = int64(c.info.Bytes_acked)
 		}
+	case opReceived:
+		if c.tcpInfo(fd, unsafe.Offsetof(c.info.Bytes_received)+unsafe.Sizeof(c.info.Bytes_received)) {
+			c.n = int64(c.info.Bytes_received)
+		}
 	case opSinceReceived:
 		if c.tcpInfo(fd, unsafe.Offsetof(c.info.Last_data_recv)+unsafe.Sizeof(c.info.Last_data_recv)) {
 			c.n = int64(c.info.Last_data_recv)

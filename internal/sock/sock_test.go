@@ -164,9 +164,10 @@ func requireUnknown(t *testing.T, s sock.Sock) {
 	_, pending := s.Pending()
 	_, unacked := s.Unacked()
 	_, acked := s.Acked()
+	_, received := s.Received()
 	_, since := s.SinceReceived()
 	_, full := s.ReceiveFull()
-	require.Equal(t, [5]bool{}, [5]bool{pending, unacked, acked, since, full})
+	require.Equal(t, [6]bool{}, [6]bool{pending, unacked, acked, received, since, full})
 }
 
 func TestWriteToAResetConnection(t *testing.T) {
@@ -271,7 +272,8 @@ func TestUnixSocket(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(readAll(t, s, 5)))
 	_, acked := s.Acked()
+	_, received := s.Received()
 	_, since := s.SinceReceived()
 	_, full := s.ReceiveFull()
-	require.Equal(t, [3]bool{}, [3]bool{acked, since, full}, "questions about TCP")
+	require.Equal(t, [4]bool{}, [4]bool{acked, received, since, full}, "questions about TCP")
 }
