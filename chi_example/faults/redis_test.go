@@ -44,7 +44,13 @@ func startRedis(t *testing.T) *redisServer {
 }
 
 // redisBinary skips the test where there is no server. In CI it fails.
+// PRESENCE_REDIS_SERVER names another than the one in the PATH.
 func redisBinary(t *testing.T) string {
+	if name := os.Getenv("PRESENCE_REDIS_SERVER"); name != "" {
+		path, err := exec.LookPath(name)
+		require.NoError(t, err, "PRESENCE_REDIS_SERVER")
+		return path
+	}
 	for _, name := range []string{"redis-server", "valkey-server"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
