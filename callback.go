@@ -76,6 +76,8 @@ func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) ht
 		}
 		if m.upgrade(u, w, r) {
 			peer.start()
+		} else {
+			peer.unread()
 		}
 		u.returned = true
 	})
@@ -112,6 +114,16 @@ func (c *Peer) start() {
 		}
 	default:
 		go c.process() // what came with the handshake
+	}
+}
+
+// unread tells the end of a session that was opened, and ended in OnConnect.
+func (c *Peer) unread() {
+	c.Session.mu.Lock()
+	opened := c.hooks == hookDone
+	c.Session.mu.Unlock()
+	if e := c.ended.Load(); opened && e != nil && c.calls.Closed != nil {
+		c.calls.Closed(*e)
 	}
 }
 

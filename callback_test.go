@@ -373,6 +373,20 @@ func TestPresenceOnly(t *testing.T) {
 	}
 }
 
+func TestClosedOfWhoEndsInOnConnect(t *testing.T) {
+	var got steps
+	mount := calling(nil, func(*presence.Peer) presence.Callbacks {
+		return presence.Callbacks{Closed: func(e presence.End) { got.add(string(e.Cause)) }}
+	})
+	o := presence.Options{OnConnect: func(s *presence.Session) { s.Disconnect(presence.Reason{}) }}
+	inBubble(t, o, mount, func(t *testing.T, b *bubble) {
+		b.dial("/?user=ann")
+		wait(time.Minute)
+		require.Equal(t, presence.CauseKicked, b.end("ann").Cause)
+		require.Equal(t, []string{"kicked"}, got.get())
+	})
+}
+
 func TestEndedWhilePending(t *testing.T) {
 	for name, mount := range map[string]func(p *presence.Presence) http.Handler{
 		"Callback, Close": calling(nil, func(c *presence.Peer) presence.Callbacks {

@@ -20,7 +20,7 @@ type Route struct {
 
 	// Dialects are the heartbeat messages that are understood. nil: for
 	// Handler and Callback EmptyMessage and PingPong, for Middleware none,
-	// because a wrapped app may mean "" or "ping". Empty: none. At most 32.
+	// because a wrapped app may mean "" or "ping". Empty: none. At most 31.
 	Dialects []Dialect
 
 	// OriginPatterns are hosts that pages of other origins may have, for
@@ -53,9 +53,12 @@ type settings struct {
 	watched *link.Config // of those that chose presence.v1
 }
 
+// maxDialects leaves a bit for the one that presence.v1 brings along.
+const maxDialects = 31
+
 func (p *Presence) settings(r Route) settings {
 	set := settings{Route: r, rhythm: p.opts.rhythm()}
-	dialects := r.Dialects[:min(len(r.Dialects), 32)]
+	dialects := r.Dialects[:min(len(r.Dialects), maxDialects)]
 	set.plain = p.links.With(linked(dialects)...)
 	if r.Dialects == nil {
 		dialects = []Dialect{EmptyMessage, PingPong}
