@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/a4cafe1a/presence/store"
@@ -13,6 +14,7 @@ type topicLog struct {
 	mu       sync.Mutex
 	changes  []store.Change
 	sessions int    // in changes
+	usual    int    // how many were read at once lately, where that was many
 	base     uint64 // number of the first of them
 	feeds    []*feed
 	behind   bool // every feed has lost some: nobody will read what is added
@@ -66,6 +68,15 @@ func (g *topicLog) append(c store.Change, limit int) {
 			return
 		}
 	}
+	if n := len(g.changes); n == cap(g.changes) {
+		// A few changes, or as many as lately: growing in steps would be half
+		// of the garbage of a storm.
+		more := min(16, max(1, g.usual))
+		if n > 0 {
+			more = max(n, g.usual-n)
+		}
+		g.changes = slices.Grow(g.changes, more)
+	}
 	g.changes = append(g.changes, c)
 	g.sessions += len(c.Member.Sessions)
 	for _, f := range g.feeds {
@@ -99,12 +110,13 @@ func (g *topicLog) read(f *feed) (changes []store.Change, reset bool) {
 	case f.at < g.base:
 		reset = true
 	case f.at < end && len(g.feeds) == 1:
-		// Nobody else reads: hand them over, and expect as many again.
+		// Nobody else reads: hand them over.
 		changes = g.changes[f.at-g.base:]
-		g.changes, g.sessions, g.base = make([]store.Change, 0, len(changes)), 0, end
+		g.changes, g.sessions, g.base = nil, 0, end
 	case f.at < end:
 		changes = append(changes, g.changes[f.at-g.base:]...)
 	}
+	g.usual = max(len(changes), g.usual-(g.usual+3)/4)
 	f.at, g.behind = end, false
 	slowest := end
 	for _, other := range g.feeds {
