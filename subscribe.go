@@ -61,15 +61,18 @@ type Subscription struct{ sub *mirror.Subscription }
 // The node keeps one copy of a topic, however many subscribers it has. A
 // subscriber that falls more than Limits.SubscriberEvents behind gets a new
 // Snapshot. ErrTooLarge: the topic has more than Limits.SnapshotMembers
-// members. While the store is away or in a hold it waits until ctx ends, and
-// then fails as a query would; ctx is for the call only. Call Close when done.
+// members. While the store is away or in a hold it waits until ctx ends, so give
+// that a deadline; the error is then ErrUnknown, too. ctx is for the call only. Call Close when done.
 func (p *Presence) Subscribe(ctx context.Context, topic string) (*Subscription, error) {
 	if err := p.opts.Limits.checkName("topic", topic); err != nil {
 		return nil, err
 	}
 	sub, err := p.mirrors.Subscribe(ctx, topic)
 	if err != nil {
-		return nil, subscribeError(err)
+		if err = subscribeError(err); errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrUnknown) {
+			err = fmt.Errorf("%w: %w", err, ErrUnknown) // the store has not said anything yet
+		}
+		return nil, err
 	}
 	return &Subscription{sub}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -79,11 +81,12 @@ var (
 // Conn is a connection that comes back. All methods may be called
 // concurrently; Read by one goroutine at a time.
 type Conn struct {
-	url    string
+	url    *url.URL
 	o      Options
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	done   chan struct{} // the goroutine has ended
+	failed error         // the last dial's; of that goroutine
 	inbox  chan message
 	wake   chan struct{} // ends a wait for a Write or for Active
 
@@ -103,11 +106,20 @@ type message struct {
 }
 
 // Dial connects, and returns when there is a connection, or no use in waiting
-// for one. ctx is for that only. The first failures are made up for like later
-// ones.
-func Dial(ctx context.Context, url string, o Options) (*Conn, error) {
+// for one. ctx is for that only: failures are made up for like later ones, so
+// give it a deadline where a server that is not there must be noticed. The
+// error then has the last failure, too. rawURL is ws://host/path or wss://, or
+// the same with http and https.
+func Dial(ctx context.Context, rawURL string, o Options) (*Conn, error) {
+	at, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	if !slices.Contains([]string{"ws", "wss", "http", "https"}, at.Scheme) || at.Host == "" {
+		return nil, fmt.Errorf("client: %q is no URL like ws://host/path", rawURL)
+	}
 	o = o.withDefaults()
-	c := &Conn{url: url, o: o, done: make(chan struct{}), inbox: make(chan message, 256), wake: make(chan struct{}, 1)}
+	c := &Conn{url: at, o: o, done: make(chan struct{}), inbox: make(chan message, 256), wake: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.interval.Store(int64(max(0, o.Interval)))
 	c.wired.init(c)
@@ -130,6 +142,9 @@ func Dial(ctx context.Context, url string, o Options) (*Conn, error) {
 	case <-ctx.Done():
 		c.end(1006, "given up")
 		<-c.done
+		if c.failed != nil {
+			return nil, fmt.Errorf("client: %w; the last failure: %w", ctx.Err(), c.failed)
+		}
 		return nil, ctx.Err()
 	}
 }

@@ -507,6 +507,14 @@ func TestActive(t *testing.T) {
 	})
 }
 
+func TestDialOfNoURL(t *testing.T) {
+	for _, bad := range []string{"", "/ws", "localhost:1/ws", "127.0.0.1:1/ws", "ftp://localhost/ws", "ws:///ws"} {
+		_, err := client.Dial(t.Context(), bad, client.Options{})
+		require.Error(t, err, bad)
+		require.NotErrorIs(t, err, client.ErrStop, bad)
+	}
+}
+
 func TestRefusedUpgrades(t *testing.T) {
 	for _, test := range []struct {
 		status   int
@@ -539,6 +547,7 @@ func TestRefusedUpgrades(t *testing.T) {
 					return
 				}
 				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.ErrorContains(t, err, fmt.Sprint("got ", test.status))
 				at := r.dials()
 				require.GreaterOrEqual(t, len(at), 2)
 				require.GreaterOrEqual(t, at[1].Sub(at[0]), test.from)

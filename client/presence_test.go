@@ -278,6 +278,28 @@ func TestUnfollowed(t *testing.T) {
 		var refused *client.RequestError
 		require.ErrorAs(t, room.Err(), &refused)
 		require.Equal(t, "forbidden", refused.Code)
+		var kinds []string
+		for e := range room.Events() {
+			if kinds = append(kinds, e.Kind); e.Kind == "error" {
+				break
+			}
+		}
+		require.Equal(t, []string{"snapshot", "error"}, kinds)
+	})
+}
+
+func TestEventsTellThatATopicMayNotBeFollowed(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.scripted(func(p peer, q asked) bool {
+			p.no(q, "forbidden")
+			return true
+		})
+		room := r.client("/", r.options()).Follow("room")
+		for e := range room.Events() {
+			require.Equal(t, "error", e.Kind)
+			break
+		}
+		require.Error(t, room.Err())
 	})
 }
 

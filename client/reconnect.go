@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -97,6 +96,9 @@ func (c *Conn) run() {
 		code, reason := 1006, ""
 		var next plan
 		ws, resp, err := c.dial()
+		if err != nil && c.ctx.Err() == nil {
+			c.failed = err
+		}
 		switch {
 		case err == nil:
 			began := time.Now()
@@ -161,11 +163,8 @@ func (c *Conn) wait(next plan) {
 func (c *Conn) dial() (*websocket.Conn, *http.Response, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.o.DialTimeout)
 	defer cancel()
-	at, err := url.Parse(c.url)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrStop, err)
-	}
-	r := &http.Request{URL: at, Header: c.o.Header.Clone()}
+	at := *c.url // Auth may change it
+	r := &http.Request{URL: &at, Header: c.o.Header.Clone()}
 	if r.Header == nil {
 		r.Header = http.Header{}
 	}

@@ -23,7 +23,8 @@ type Member struct {
 
 // Event is a change of a topic.
 type Event struct {
-	// Kind is join, leave, update, snapshot or count. A snapshot tells what
+	// Kind is join, leave, update, snapshot, count or error: the topic is not
+	// followed, and Topic.Err says why. A snapshot tells what
 	// it has changed as joins, leaves and updates first. After a count, which
 	// is without names, nobody is known, and the next snapshot has no
 	// difference to tell: look at Members then.
@@ -140,6 +141,9 @@ func (t *Topic) answered(err error) {
 	defer t.mu.Unlock()
 	t.err = err
 	t.live = t.live && err == nil
+	if err != nil && !t.over {
+		t.emit(Event{Kind: "error"})
+	}
 }
 
 // down: what is known is how it was.
@@ -208,6 +212,7 @@ func (t *Topic) told(m *said) (again bool) {
 		t.emit(Event{Kind: "count"})
 	case "unfollowed":
 		t.err, t.live = &RequestError{"forbidden", "the topic may not be followed any more"}, false
+		t.emit(Event{Kind: "error"})
 	case "delta":
 		if t.gap || m.Version != t.version+1 {
 			again := !t.gap
