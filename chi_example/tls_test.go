@@ -5,7 +5,6 @@ package main_test
 import (
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -13,23 +12,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence/internal/certtest"
+	"github.com/a4cafe1a/presence/internal/proctest"
 )
 
 // Two nodes meet in a Redis that takes nothing but TLS, by rediss://.
 func TestRedisOverTLS(t *testing.T) {
-	server, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("no redis-server in the PATH (apt-get install redis-server)")
-		}
-		t.Skip("no redis-server in the PATH (apt-get install redis-server)")
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	require.NoError(t, l.Close())
 	cert := certtest.New(t)
-	cmd := exec.Command(server, "--port", "0", "--tls-port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(),
+	cmd := exec.Command(proctest.RedisServer(t), "--port", "0", "--tls-port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(),
 		"--tls-auth-clients", "no", "--tls-cert-file", cert.CertFile, "--tls-key-file", cert.KeyFile)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })

@@ -10,20 +10,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/internal/proctest"
 )
 
 // redisServer starts a Redis of the test's own and returns its URL.
 func redisServer(t *testing.T) string {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("no redis-server on the PATH")
-		}
-		t.Skip("no redis-server on the PATH")
-	}
 	_, port, _ := net.SplitHostPort(freeAddr(t))
-	cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
+	cmd := exec.Command(proctest.RedisServer(t), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	require.NoError(t, err)
 	cmd.Stdout, cmd.Stderr = log, log

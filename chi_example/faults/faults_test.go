@@ -103,17 +103,12 @@ func (r *rig) killNode(k int) {
 	r.start(n)
 	r.settle(patience)
 	n.sick.Add(1)
-	for i := range r.nodes {
-		if i == k {
-			continue
+	r.others(k, marks, func(u string) (leaves, joins int) {
+		if lost[u] {
+			return 0, 1
 		}
-		r.once(i, marks[i], func(u string) (leaves, joins int) {
-			if lost[u] {
-				return 0, 1
-			}
-			return 0, 0
-		})
-	}
+		return 0, 0
+	})
 	r.stay(movers)
 	r.report()
 }
@@ -283,17 +278,12 @@ func (r *rig) outlived(k int, what string, harm, heal func()) {
 	back := r.right(afterStore, everybody)
 	r.settle(patience)
 	n.sick.Add(1)
-	for i := range r.nodes {
-		if i == k {
-			continue
+	r.others(k, marks, func(u string) (leaves, joins int) {
+		if own[u] {
+			return 1, 1
 		}
-		r.once(i, marks[i], func(u string) (leaves, joins int) {
-			if own[u] {
-				return 1, 1
-			}
-			return 0, 0
-		})
-	}
+		return 0, 0
+	})
 	require.Equal(r.t, ends, r.ends.Load(), "connections ended")
 	r.t.Logf("a node with %d users was %s: they had left after %v, and were back %v after its return",
 		len(own), what, gone.Round(time.Millisecond), back.Round(time.Millisecond))

@@ -29,7 +29,7 @@ type redisServer struct {
 }
 
 func startRedis(t *testing.T) *redisServer {
-	redisBinary(t)
+	proctest.RedisServer(t)                // before there is anything to remove
 	dir, err := os.MkdirTemp("", "faults") // a path short enough for a socket
 	require.NoError(t, err)
 	s := &redisServer{socket: filepath.Join(dir, "redis")}
@@ -43,29 +43,9 @@ func startRedis(t *testing.T) *redisServer {
 	return s
 }
 
-// redisBinary skips the test where there is no server. In CI it fails.
-// PRESENCE_REDIS_SERVER names another than the one in the PATH.
-func redisBinary(t *testing.T) string {
-	if name := os.Getenv("PRESENCE_REDIS_SERVER"); name != "" {
-		path, err := exec.LookPath(name)
-		require.NoError(t, err, "PRESENCE_REDIS_SERVER")
-		return path
-	}
-	for _, name := range []string{"redis-server", "valkey-server"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("no redis-server in the PATH (apt-get install redis-server)")
-	}
-	t.Skip("no redis-server in the PATH (apt-get install redis-server)")
-	return ""
-}
-
 func (s *redisServer) start(t *testing.T) {
 	_ = os.Remove(s.socket)
-	s.cmd = exec.Command(redisBinary(t), "--port", "0", "--unixsocket", s.socket, "--dir", filepath.Dir(s.socket),
+	s.cmd = exec.Command(proctest.RedisServer(t), "--port", "0", "--unixsocket", s.socket, "--dir", filepath.Dir(s.socket),
 		"--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning")
 	proctest.DieWithParent(s.cmd)
 	require.NoError(t, s.cmd.Start())

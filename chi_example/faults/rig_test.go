@@ -395,6 +395,16 @@ func (r *rig) once(k, mark int, want func(user string) (leaves, joins int)) {
 	}
 }
 
+// others is once for every node but k.
+func (r *rig) others(k int, marks []int, want func(user string) (leaves, joins int)) {
+	r.t.Helper()
+	for i := range r.nodes {
+		if i != k {
+			r.once(i, marks[i], want)
+		}
+	}
+}
+
 // report prints the counters and fails if anybody was told wrong.
 func (r *rig) report() {
 	r.t.Helper()

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/a4cafe1a/presence/store"
 	"github.com/a4cafe1a/presence/store/redisstore"
 	"github.com/a4cafe1a/presence/store/storetest"
@@ -21,7 +22,7 @@ import (
 
 // newCluster starts three masters that share the slots.
 func newCluster(t testing.TB) ([]*server, *redis.ClusterClient) {
-	binary(t)
+	proctest.RedisServer(t)
 	var servers []*server
 	var addrs []string
 	for range 3 {

@@ -17,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/a4cafe1a/presence/store"
 	"github.com/a4cafe1a/presence/store/redisstore"
 )
@@ -31,27 +32,6 @@ type server struct {
 	conf string      // of a Sentinel
 	tls  *tls.Config // of clients; nil: without TLS
 	cmd  *exec.Cmd
-}
-
-// binary finds the server: PRESENCE_REDIS_SERVER, a name or a path, or else
-// redis-server or valkey-server. Without one the test is skipped, but fails in
-// CI.
-func binary(t testing.TB) string {
-	if named := os.Getenv("PRESENCE_REDIS_SERVER"); named != "" {
-		path, err := exec.LookPath(named)
-		require.NoError(t, err, "PRESENCE_REDIS_SERVER")
-		return path
-	}
-	for _, name := range []string{"redis-server", "valkey-server"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("no redis-server in the PATH (apt-get install redis-server)")
-	}
-	t.Skip("no redis-server in the PATH (apt-get install redis-server)")
-	return ""
 }
 
 func freePort(t testing.TB) int {
@@ -75,8 +55,8 @@ func (s *server) start(t testing.TB) {
 	if s.conf != "" {
 		args = []string{s.conf, "--sentinel", "--port", port, "--bind", "127.0.0.1", "--dir", s.dir}
 	}
-	s.cmd = exec.Command(binary(t), args...)
-	s.cmd.SysProcAttr = dieWithParent()
+	s.cmd = exec.Command(proctest.RedisServer(t), args...)
+	proctest.DieWithParent(s.cmd)
 	log, err := os.Create(filepath.Join(s.dir, "log"))
 	require.NoError(t, err)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
@@ -135,7 +115,7 @@ var shared struct {
 }
 
 func sharedServer(t testing.TB) *server {
-	binary(t)
+	proctest.RedisServer(t)
 	shared.Do(func() {
 		dir, err := os.MkdirTemp("", "redisstore")
 		require.NoError(t, err)
