@@ -87,9 +87,7 @@ func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) ht
 func (c *Peer) start() {
 	p := c.p
 	if !p.begin() {
-		if e := c.end(p.shutdownEnd()); c.calls.Closed != nil {
-			c.calls.Closed(*e)
-		}
+		c.closed(c.end(p.shutdownEnd()))
 		return
 	}
 	// An end that comes before the reading has begun is for the reading to find.
@@ -122,7 +120,13 @@ func (c *Peer) unread() {
 	c.Session.mu.Lock()
 	opened := c.hooks == hookDone
 	c.Session.mu.Unlock()
-	if e := c.ended.Load(); opened && e != nil && c.calls.Closed != nil {
+	if e := c.ended.Load(); opened && e != nil {
+		c.closed(e)
+	}
+}
+
+func (c *Peer) closed(e *End) {
+	if c.calls.Closed != nil {
 		c.calls.Closed(*e)
 	}
 }
@@ -237,9 +241,7 @@ func (c *Peer) finish() {
 	if lot := c.p.lot.Load(); lot != nil {
 		lot.Remove(ref)
 	}
-	if c.calls.Closed != nil {
-		c.calls.Closed(*c.ended.Load())
-	}
+	c.closed(c.ended.Load())
 }
 
 // feed calls back with b and says whether to go on.

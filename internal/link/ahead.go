@@ -191,7 +191,7 @@ func (c *Conn) Take() []byte {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	b := c.takeAll()
-	if len(b) == 0 || c.over.Load() != nil && c.rerr == nil && !c.bye {
+	if len(b) == 0 || c.dismissed() != nil {
 		return nil
 	}
 	return b

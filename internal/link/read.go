@@ -47,13 +47,12 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 
 // ready returns what is there without waiting: kept bytes, or the end.
 func (c *Conn) ready(p []byte) (int, error) {
-	// What the client sent before its own goodbye is still the app's.
-	e := c.over.Load()
-	if e == nil || c.rerr != nil || c.bye {
+	if c.dismissed() == nil {
 		if n := c.takeKept(p); n > 0 || len(p) == 0 {
 			return n, nil
 		}
 	}
+	e := c.over.Load()
 	switch {
 	case e != nil:
 		return 0, e.err
@@ -68,6 +67,15 @@ func (c *Conn) ready(p []byte) (int, error) {
 		c.flush()
 	}
 	return 0, nil
+}
+
+// dismissed is the end that this side decided, or nil: what a client sent
+// before it said goodbye or was lost is still the app's. c.rmu is held.
+func (c *Conn) dismissed() *ending {
+	if c.rerr != nil || c.bye {
+		return nil
+	}
+	return c.over.Load()
 }
 
 // room is where to read to: behind the held bytes, into p if it is large
@@ -93,7 +101,7 @@ func (c *Conn) received(p []byte, own *[]byte, asked wheel.Time, n int, err erro
 		buf = *own
 		defer waiting.Put(own)
 	}
-	if e := c.over.Load(); e != nil && c.rerr == nil && !c.bye {
+	if e := c.dismissed(); e != nil {
 		// What arrives just then may overtake the deadline that ends a read.
 		return 0, e.err
 	}
