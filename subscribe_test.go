@@ -11,6 +11,8 @@ import (
 
 	"github.com/a4cafe1a/presence"
 	"github.com/a4cafe1a/presence/internal/wstest"
+	"github.com/a4cafe1a/presence/store"
+	"github.com/a4cafe1a/presence/store/memstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -159,6 +161,25 @@ func TestEventsAcrossNodes(t *testing.T) {
 		a.dial("/?user=ann&topic=room") // a reload that lands on the other node
 		wait(time.Minute)
 		require.Equal(t, []string{"update ann", "update ann"}, told(pending(t, sub)))
+	})
+}
+
+// mute is a store that does not answer who wants to watch.
+type mute struct{ store.Store }
+
+func (mute) Watch(ctx context.Context, _ string) (store.Feed, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestSubscribeWhileTheStoreSaysNothing(t *testing.T) {
+	o := presence.Options{Store: mute{memstore.New(memstore.Options{})}}
+	inBubble(t, o, nil, func(t *testing.T, b *bubble) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := b.p.Subscribe(ctx, "room")
+		require.ErrorIs(t, err, presence.ErrUnknown)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 	})
 }
 
