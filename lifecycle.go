@@ -65,9 +65,9 @@ func (s *Session) list() error {
 	}
 	op := s.addOp()
 	result, err := s.commitAdd(op)
-	if err == nil && result.Status == store.Full && op.Challenge {
+	if err == nil && result.Status == store.Full && op.Challenge && result.Oldest != nil {
 		// The user's oldest session has been asked for a sign of life.
-		s.awaitRoom(result.Oldest)
+		s.awaitRoom(*result.Oldest)
 		if e := s.ended.Load(); e != nil {
 			return e
 		}

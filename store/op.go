@@ -138,7 +138,7 @@ const (
 type Result struct {
 	Status   Status
 	Since    time.Time    // OpAdd, Done or TooLarge: the session's, on the store's clock
-	Oldest   SessionRef   // Full
+	Oldest   *SessionRef  // Full
 	Replaced []SessionRef // OpAdd: the sessions this one replaced; their nodes have orders
 }
 

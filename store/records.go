@@ -121,8 +121,13 @@ type Version struct {
 }
 
 // String returns a form that is unique over shards and generations.
-func (v Version) String() string {
-	return v.Generation + "." + strconv.Itoa(v.Shard) + "." + strconv.FormatUint(v.Sequence, 10)
+func (v Version) String() string { return string(v.Append(nil)) }
+
+// Append appends what String returns.
+func (v Version) Append(dst []byte) []byte {
+	dst = append(append(dst, v.Generation...), '.')
+	dst = append(strconv.AppendInt(dst, int64(v.Shard), 10), '.')
+	return strconv.AppendUint(dst, v.Sequence, 10)
 }
 
 // ChangeKind says what happened to a member.

@@ -5,8 +5,8 @@ import "sync/atomic"
 // chunk is a link in the list of a topic's events. Whoever has read its events
 // waits for more to be closed, and goes on with next.
 type chunk struct {
-	events []Event
-	number uint64        // of events up to the end of this chunk
+	news   []news
+	number uint64        // of news up to the end of this chunk
 	more   chan struct{} // closed when there is a next, or never will be
 	next   atomic.Pointer[chunk]
 	cut    atomic.Bool // next is gone: who reads here has fallen behind
@@ -24,10 +24,10 @@ func newList(limit int) list {
 	return list{head: c, tail: c, limit: uint64(limit)}
 }
 
-// append adds events, wakes who waits for them, and cuts off who has fallen
+// append adds news, wakes who waits for them, and cuts off who has fallen
 // behind. The newest chunk is always kept: nobody had a chance to read it.
-func (l *list) append(events []Event) {
-	c := &chunk{events: events, number: l.tail.number + uint64(len(events)), more: make(chan struct{})}
+func (l *list) append(n []news) {
+	c := &chunk{news: n, number: l.tail.number + uint64(len(n)), more: make(chan struct{})}
 	last := l.tail
 	l.tail = c
 	last.next.Store(c)

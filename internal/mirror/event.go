@@ -54,3 +54,22 @@ type Event struct {
 	// Members are those of a Snapshot, in order of shard, then user.
 	Members []store.UserRecord
 }
+
+// news is what all subscribers share of an Event: a quarter of its size. Each
+// makes the Event as it reads.
+type news struct {
+	change  *store.Change
+	version string
+	since   time.Time // Leave: of the membership that is over
+	end     int32     // of version, while the text of all is written
+	kind    Kind
+}
+
+func (n *news) event(topic string) Event {
+	c := n.change
+	e := Event{Kind: n.kind, Topic: topic, Version: n.version, At: c.At, Member: c.Member, Cause: c.Cause}
+	if n.kind == Leave {
+		e.Member.Since = n.since
+	}
+	return e
+}

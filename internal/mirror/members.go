@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"slices"
+	"time"
 
 	"github.com/a4cafe1a/presence/store"
 )
@@ -19,12 +20,12 @@ type members struct {
 func (m *members) count() int { return len(m.of) }
 
 // fold takes in one change and says what it is for who knew the members
-// before; 0 is nothing.
-func (m *members) fold(c *store.Change) Kind {
+// before; 0 is nothing. since is when the membership began that a Leave ends.
+func (m *members) fold(c *store.Change) (kind Kind, since time.Time) {
 	user := c.Member.User
-	_, known := m.of[user]
+	old, known := m.of[user]
 	if c.Kind == store.Left && !known {
-		return 0
+		return 0, since
 	}
 	if m.changed != nil {
 		m.changed[user] = true
@@ -34,13 +35,13 @@ func (m *members) fold(c *store.Change) Kind {
 	}
 	if c.Kind == store.Left {
 		delete(m.of, user)
-		return Leave
+		return Leave, old.Since
 	}
 	m.of[user] = c.Member
 	if known {
-		return Update
+		return Update, since
 	}
-	return Join
+	return Join, since
 }
 
 // list returns all members in order of shard, then user. It is not written to

@@ -15,7 +15,7 @@ type Subscription struct {
 	// of the caller of Next
 	snapshot *Event // not returned yet
 	at       *chunk
-	read     int // events of at that were returned
+	read     int // news of at that were returned
 }
 
 // Next returns the next event, and waits for it. A context that ends loses
@@ -31,9 +31,9 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 			e := *s.snapshot
 			s.snapshot = nil
 			return e, nil
-		case s.snapshot == nil && s.read < len(s.at.events):
+		case s.snapshot == nil && s.read < len(s.at.news):
 			s.read++
-			return s.at.events[s.read-1], nil
+			return s.at.news[s.read-1].event(s.topic.name), nil
 		case s.at.cut.Load():
 			// A Snapshot that was never fetched is out of date too.
 			if err := s.restart(false); err != nil {
@@ -62,7 +62,7 @@ func (s *Subscription) restart(exact bool) error {
 	if err != nil {
 		return err
 	}
-	s.snapshot, s.at, s.read = e, at, len(at.events)
+	s.snapshot, s.at, s.read = e, at, len(at.news)
 	return nil
 }
 

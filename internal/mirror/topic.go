@@ -43,7 +43,8 @@ type topic struct {
 
 	// of the goroutine
 	feed  store.Feed
-	live  bool // the members were read once
+	live  bool   // the members were read once
+	text  []byte // the versions of the chunk that is being made
 	timer *time.Timer
 }
 
@@ -200,31 +201,33 @@ func (t *topic) publish(changes []store.Change, version string) error {
 func (t *topic) fold(changes []store.Change, version string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	events := make([]Event, 0, len(changes))
+	told := make([]news, 0, len(changes))
+	t.text = t.text[:0]
 	for i := range changes {
 		c := &changes[i]
-		member := c.Member
-		if c.Kind == store.Left {
-			member.Since = t.members.of[member.User].Since
-		}
-		kind := t.members.fold(c)
+		kind, since := t.members.fold(c)
 		if kind == 0 {
 			continue
 		}
-		v := version
-		if v == "" {
-			v = c.Version.String()
+		if version == "" {
+			t.text = c.Version.Append(t.text)
 		}
-		events = append(events, Event{
-			Kind: kind, Topic: t.name, Version: v, At: c.At, Member: member, Cause: c.Cause,
-		})
+		told = append(told, news{change: c, kind: kind, since: since, version: version, end: int32(len(t.text))})
 		if c.At.After(t.asOf) {
 			t.asOf = c.At
 		}
 	}
-	if len(events) > 0 {
-		t.events.append(events)
+	if len(told) == 0 {
+		return
 	}
+	if version == "" {
+		text, begin := string(t.text), int32(0)
+		for i := range told {
+			told[i].version = text[begin:told[i].end]
+			begin = told[i].end
+		}
+	}
+	t.events.append(told)
 }
 
 // lastUpdates leaves out each Updated that another one of the same user

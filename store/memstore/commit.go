@@ -173,7 +173,8 @@ func (s *Store) limit(v view, op *store.Op, u *user) ([]*session, store.Result) 
 	if op.Challenge {
 		oldest.lease.post(store.Order{Kind: store.Challenge, User: u.name, Session: oldest.id})
 	}
-	return nil, store.Result{Status: store.Full, Oldest: oldest.ref()}
+	ref := oldest.ref()
+	return nil, store.Result{Status: store.Full, Oldest: &ref}
 }
 
 // noteReplaced remembers a replacement for as long as it matters. A few old

@@ -108,7 +108,7 @@ func (x *index) remove(user string) {
 	x.size--
 	c.entries = slices.Delete(c.entries, i, i+1)
 	switch {
-	case len(c.entries) == 0:
+	case len(c.entries) == 0 && len(x.chunks) > 1:
 		x.chunks = slices.Delete(x.chunks, at, at+1)
 	case len(c.entries) < minChunk && at > 0:
 		x.merge(at - 1)

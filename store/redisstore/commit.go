@@ -108,7 +108,7 @@ func unpackResults(packed string, n int) ([]store.Result, error) {
 			refs = append(refs, store.SessionRef{ID: r.string(), Node: r.string(), NodeName: r.string()})
 		}
 		if res.Status == store.Full && len(refs) > 0 {
-			res.Oldest = refs[0]
+			res.Oldest = &refs[0]
 		} else {
 			res.Replaced = refs
 		}

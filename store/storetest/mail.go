@@ -119,7 +119,7 @@ var mailRules = []rule{
 		op := add("u", "s3")
 		op.Limit, op.Challenge = 2, true
 		r := m.status(op)
-		c.check(r.Status == store.Full && r.Oldest.ID == "s1", "the result is %+v", r)
+		c.check(r.Status == store.Full && r.Oldest != nil && r.Oldest.ID == "s1", "the result is %+v", r)
 		o := n.renew()
 		c.check(len(o.Mail) == 1 && o.Mail[0].Kind == store.Challenge && o.Mail[0].Session == "s1", "the orders are %+v", o.Mail)
 		c.check(len(m.renew().Mail) == 0, "another node was told")
