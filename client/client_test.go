@@ -401,6 +401,48 @@ func TestCloseCodes(t *testing.T) {
 	}
 }
 
+// A server that closes each connection with retry=0, or a proxy that does, is
+// not dialed in a circle: only the first time it is told is a wait exact, the
+// least after that.
+func TestAToldWaitIsExactOnceOnly(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		const lasts = 10 * time.Second
+		var closed []time.Time
+		r.fake(func(ctx context.Context, n int, c *websocket.Conn) {
+			switch {
+			case n == 20:
+				time.Sleep(lasts)
+			case n == 30:
+				_, _, _ = c.Read(ctx)
+				_, _, _ = c.Read(ctx)
+				return
+			}
+			closed = append(closed, time.Now())
+			_ = c.Close(1012, "retry="+strconv.Itoa(n/25*7000))
+		})
+		o := r.options()
+		o.Interval = -1
+		r.client("/", o)
+		time.Sleep(time.Hour)
+		at := r.dials()
+		require.Len(t, at, 30)
+		var sum time.Duration
+		for i, end := range closed {
+			wait := at[i+1].Sub(end)
+			switch {
+			case i == 0 || i == 19:
+				require.Zero(t, wait, "the first is exact")
+			case i < 19:
+				require.LessOrEqual(t, wait, min(30*time.Second, 2*time.Second<<(i-1)))
+				sum += wait
+			case i >= 24:
+				require.GreaterOrEqual(t, wait, 7*time.Second, "never sooner than told")
+			}
+		}
+		require.Greater(t, sum, time.Minute, "18 waits at random")
+	})
+}
+
 func Test4401OnceOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.fake(func(ctx context.Context, n int, c *websocket.Conn) { _ = c.Close(4401, "expired") })

@@ -30,11 +30,12 @@ type plan struct {
 type policy struct {
 	o         *Options
 	tries     int
+	obeyed    bool // retry= was, and nothing was stable since
 	authTried bool // 4401 was answered by a dial that was not stable yet
 }
 
 // stable: the connection has lasted.
-func (p *policy) stable() { p.tries, p.authTried = 0, false }
+func (p *policy) stable() { p.tries, p.obeyed, p.authTried = 0, false, false }
 
 var retryReason = regexp.MustCompile(`^retry=(\d{1,9})$`)
 
@@ -43,7 +44,12 @@ func (p *policy) closed(code int, reason string) plan {
 	case code == 1012 || code == 1013:
 		if m := retryReason.FindStringSubmatch(reason); m != nil {
 			ms, _ := strconv.Atoi(m[1])
-			return plan{after: time.Duration(ms) * time.Millisecond}
+			told := plan{after: time.Duration(ms) * time.Millisecond}
+			if p.obeyed { // by connections that did not last: to obey again may be to dial in a circle
+				told.after = max(told.after, p.backoff().after)
+			}
+			p.obeyed = true
+			return told
 		}
 	case code == 4401:
 		if p.o.Auth == nil || p.authTried {

@@ -52,6 +52,7 @@ export class PresenceSocket extends EventTarget {
 	#dialing = 0; // counts attempts, so that a late answer of an old one is known
 	#tries = 0; // since the last stable connection
 	#openedAt = 0;
+	#obeyed = false; // retry= was, since then
 	#authTried = false; // 4401 was answered by a redial that is not stable yet
 	#idle = false; // 4408: the next send or user activity dials
 	#patient = false; // the wait was asked for by the server: nothing shortens it
@@ -580,7 +581,7 @@ export class PresenceSocket extends EventTarget {
 		this.#drop(code === 1006 ? undefined : 1000);
 		if (Date.now() - this.#openedAt >= this.#o.stableAfter && this.#openedAt > 0) {
 			this.#tries = 0;
-			this.#authTried = false;
+			this.#obeyed = this.#authTried = false;
 		}
 		this.#openedAt = 0;
 		this.#retry(code, reason, plan, unsent);
@@ -637,7 +638,11 @@ export class PresenceSocket extends EventTarget {
 			case 1012:
 			case 1013: {
 				const told = /^retry=(\d{1,9})$/.exec(reason);
-				return told ? { delay: Number(told[1]), patient: true } : { delay: this.#backoff() };
+				if (!told) return { delay: this.#backoff() };
+				// Told again by connections that did not last, this would dial in a circle, as fast as the server closes them.
+				const least = this.#obeyed ? this.#backoff() : 0;
+				this.#obeyed = true;
+				return { delay: Math.max(Number(told[1]), least), patient: true };
 			}
 			case 4401:
 				if (!this.#o.auth || this.#authTried) return { stop: true };

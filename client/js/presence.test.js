@@ -285,6 +285,20 @@ for (const code of [1012, 1013]) {
 	});
 }
 
+test("a wait that is told again without a stable connection between is only the least", async () => {
+	Math.random = () => 0.999999;
+	const s = await connected();
+	const waits = [];
+	s.ondown = (e) => waits.push(Math.round(e.retryIn));
+	for (const [lasts, told] of [[0, 0], [0, 0], [9_999, 0], [0, 5_000], [0, 15_000], [0, 0], [10_000, 0], [0, 0], [10_000, 3_000], [0, 3_000]]) {
+		await clock.tick(lasts);
+		FakeWebSocket.last.end(1012, `retry=${told}`);
+		await redialed();
+		FakeWebSocket.last.open();
+	}
+	assert.deepEqual(waits, [0, 2_000, 4_000, 8_000, 16_000, 30_000, 0, 2_000, 3_000, 3_000]);
+});
+
 for (const code of [4000, 4403, 4409, 4999]) {
 	test(`${code} stops and tells`, async () => {
 		const s = await connected();
