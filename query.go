@@ -29,23 +29,25 @@ const (
 // Counts says how many are in a topic.
 type Counts = store.Counts
 
-// Status describes a user.
+// Status describes a user. In JSON its names are those of presence.v1, the
+// state is a word, times are RFC 3339, and a time that is not known is missing.
 type Status struct {
-	User     string
-	State    State
-	Away     bool // all sessions are
-	Sessions int
-	Since    time.Time // when the user came
+	User     string    `json:"user"`
+	State    State     `json:"state"`
+	Away     bool      `json:"away"` // all sessions are
+	Sessions int       `json:"sessions"`
+	Since    time.Time `json:"since,omitzero"` // when the user came
 	// LastSeen of a live user of another node is that node's last renewal;
 	// of one that has left, when the last session ended, zero if not kept.
-	LastSeen time.Time
-	AsOf     time.Time // when the store, or this node, knew this
+	LastSeen time.Time `json:"last_seen,omitzero"`
+	AsOf     time.Time `json:"as_of,omitzero"` // when the store, or this node, knew this
 }
 
-// Member is a user in a topic. State, Sessions and Since are those there.
+// Member is a user in a topic. State, Sessions and Since are those there. In
+// JSON it is a Status with metas.
 type Member struct {
 	Status
-	Metas []json.RawMessage // of the sessions that have any
+	Metas []json.RawMessage `json:"metas,omitempty"` // of the sessions that have any
 }
 
 // Online says whether the user is online or in grace. A session on this node

@@ -102,20 +102,23 @@ func (m *marks) set(mark uint32) (first bool) { return m.Or(mark)&mark == 0 }
 // unset says whether the mark was there.
 func (m *marks) unset(mark uint32) (was bool) { return m.And(^mark)&mark != 0 }
 
-// SessionInfo describes a session at one moment.
+// SessionInfo describes a session at one moment. In JSON it is written as a
+// Status is, and what is empty or not known is missing.
 type SessionInfo struct {
-	ID, User string
-	Node     string // name of the node that holds it
-	Topics   []string
-	Meta     json.RawMessage
-	Away     bool
-	Local    bool // held by this node
-	Since    time.Time
+	ID     string          `json:"id"`
+	User   string          `json:"user"`
+	Node   string          `json:"node"` // name of the node that holds it
+	Topics []string        `json:"topics,omitempty"`
+	Meta   json.RawMessage `json:"meta,omitempty"`
+	Away   bool            `json:"away"`
+	Local  bool            `json:"local"` // held by this node
+	Since  time.Time       `json:"since"`
 	// LastSeen is when the last byte arrived; for a session of another node,
 	// when that node last renewed its lease.
-	LastSeen time.Time
-	// RTT is the time the last heartbeat took, 0 if unknown or not Local.
-	RTT time.Duration
+	LastSeen time.Time `json:"last_seen,omitzero"`
+	// RTT is the time the last heartbeat took, 0 if unknown or not Local. In
+	// JSON it is in nanoseconds.
+	RTT time.Duration `json:"rtt_ns,omitzero"`
 }
 
 func (p *Presence) newSession(set *settings, id Identity) *Session {

@@ -63,16 +63,12 @@ func format(e presence.Event) string {
 	v := map[string]any{"topic": e.Topic, "version": e.Version, "at": e.At}
 	switch e.Kind {
 	case presence.Snapshot:
-		members := make([]memberJSON, len(e.Members))
-		for i, m := range e.Members {
-			members[i] = memberOf(m)
-		}
-		v["members"] = members
+		v["members"] = e.Members
 	case presence.Leave:
 		v["cause"] = e.Cause
 		fallthrough
 	default:
-		v["member"] = memberOf(e.Member)
+		v["member"] = e.Member
 	}
 	data, err := json.Marshal(v)
 	if err != nil {

@@ -73,19 +73,6 @@ func serve(ctx context.Context, c *presence.Conn) error {
 // api answers who is online.
 type api struct{ p *presence.Presence }
 
-type memberJSON struct {
-	User     string            `json:"user"`
-	State    string            `json:"state"`
-	Away     bool              `json:"away"`
-	Sessions int               `json:"sessions"`
-	Since    time.Time         `json:"since"`
-	Metas    []json.RawMessage `json:"metas,omitempty"`
-}
-
-func memberOf(m presence.Member) memberJSON {
-	return memberJSON{m.User, m.State.String(), m.Away, m.Sessions, m.Since, m.Metas}
-}
-
 // list is GET /online?topic=T&limit=N&after=USER.
 func (a api) list(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -104,10 +91,10 @@ func (a api) list(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := struct {
-		Count   int          `json:"count"`
-		Members []memberJSON `json:"members"`
-		Next    string       `json:"next,omitempty"`
-	}{Count: counts.Users, Members: []memberJSON{}}
+		Count   int               `json:"count"`
+		Members []presence.Member `json:"members"`
+		Next    string            `json:"next,omitempty"`
+	}{Count: counts.Users, Members: []presence.Member{}}
 	for m, err := range a.p.Members(r.Context(), q.Get("topic"), q.Get("after")) {
 		if err != nil {
 			fail(w, err)
@@ -117,7 +104,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) {
 			answer.Next = answer.Members[limit-1].User
 			break
 		}
-		answer.Members = append(answer.Members, memberOf(m))
+		answer.Members = append(answer.Members, m)
 	}
 	writeJSON(w, http.StatusOK, answer)
 }

@@ -2,11 +2,13 @@ package store
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 )
 
-// State says whether a user is there.
+// State says whether a user is there. As text, and so in JSON, it is the word
+// that String returns.
 type State uint8
 
 const (
@@ -28,6 +30,20 @@ func (s State) String() string {
 	default:
 		return "unknown"
 	}
+}
+
+// MarshalText returns what String does.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText takes one of the words of String. Another one is an error.
+func (s *State) UnmarshalText(text []byte) error {
+	for state := Unknown; state <= Online; state++ {
+		if string(text) == state.String() {
+			*s = state
+			return nil
+		}
+	}
+	return fmt.Errorf("store: there is no state %q", text)
 }
 
 // Cause says why a session ended, or why a user left. Stores keep and return
@@ -92,13 +108,13 @@ type UserRecord struct {
 
 // Counts says how many are in a topic.
 type Counts struct {
-	Users    int // members, those in grace included
-	Sessions int
+	Users    int `json:"users"` // members, those in grace included
+	Sessions int `json:"sessions"`
 
 	// MaybeGone: of Users, and of Sessions, at most so many belong to nodes
 	// whose lease ended and who are not swept yet. Zero but for the seconds
 	// of a sweep.
-	MaybeGone int
+	MaybeGone int `json:"maybe_gone,omitzero"`
 }
 
 // Page is a part of the members of a topic. It may be short, even empty,
