@@ -60,13 +60,16 @@ type End struct {
 	Quiet time.Duration // how long nothing had been received
 }
 
-// Error says cause and code.
-func (e *End) Error() string {
+// String is the cause and the code, if there was one: "kicked (4403)".
+func (e End) String() string {
 	if e.Code == 0 {
-		return "presence: session ended: " + string(e.Cause)
+		return string(e.Cause)
 	}
-	return fmt.Sprintf("presence: session ended: %s (%d)", e.Cause, e.Code)
+	return fmt.Sprintf("%s (%d)", e.Cause, e.Code)
 }
+
+// Error says that the session ended, and what String says.
+func (e *End) Error() string { return "presence: session ended: " + e.String() }
 
 // Is makes errors.Is(end, net.ErrClosed) and errors.Is(end, ErrEnded) true.
 func (e *End) Is(target error) bool { return target == net.ErrClosed || target == ErrEnded }
