@@ -46,10 +46,20 @@ func acceptKey(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// isToken says whether s can stand in a list of a header (RFC 9110 section 5.6.2).
+func isToken(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // chooseSubprotocol takes the first of ours that the client offers.
 func chooseSubprotocol(ours, offers []string) string {
 	for _, want := range ours {
-		if want != "" && hasToken(offers, want) {
+		if hasToken(offers, want) {
 			return want
 		}
 	}

@@ -25,12 +25,13 @@ type Route struct {
 
 	// OriginPatterns are hosts that pages of other origins may have, for
 	// Handler and Callback: patterns of path.Match, for the host, or for
-	// scheme://host where the pattern contains "://". The server's own host
-	// is always allowed, and so are clients that send no Origin. The wrapped
+	// scheme://host where the pattern contains "://"; the host includes a
+	// port that is not the scheme's own. The server's own host is always
+	// allowed, and so are clients that send no Origin. The wrapped
 	// handlers of Middleware have a policy of their own.
 	OriginPatterns []string
 
-	// Subprotocols that Handler and Callback offer, best first.
+	// Subprotocols that Handler and Callback speak, best first.
 	Subprotocols []string
 
 	// ReadLimit of a message in bytes, for Handler and Callback. 0: 32 KiB.
@@ -58,7 +59,7 @@ const maxDialects = 31
 
 func (p *Presence) settings(r Route) settings {
 	set := settings{Route: r, rhythm: p.opts.rhythm()}
-	dialects := r.Dialects[:min(len(r.Dialects), maxDialects)]
+	dialects := r.Dialects
 	set.plain = p.links.With(linked(dialects)...)
 	if r.Dialects == nil {
 		dialects = []Dialect{EmptyMessage, PingPong}
@@ -74,12 +75,36 @@ func (p *Presence) settings(r Route) settings {
 	if set.ReadLimit == 0 {
 		set.ReadLimit = 32 << 10
 	}
-	set.OriginPatterns = p.checkPatterns(r.OriginPatterns)
 	return set
 }
 
-// At returns mounts with settings of their own.
-func (p *Presence) At(r Route) *Mount { return &Mount{p, p.settings(r)} }
+// check says what is wrong with a route that could never work.
+func (r *Route) check() error {
+	if n := len(r.Dialects); n > maxDialects {
+		return fmt.Errorf("Route.Dialects: %d are more than %d", n, maxDialects)
+	}
+	for _, pattern := range r.OriginPatterns {
+		if err := checkPattern(pattern); err != nil {
+			return fmt.Errorf("Route.OriginPatterns: %q: %w", pattern, err)
+		}
+	}
+	for _, name := range r.Subprotocols {
+		if !isToken(name) {
+			return fmt.Errorf("Route.Subprotocols: %q is no token of a header", name)
+		}
+	}
+	return nil
+}
+
+// At returns mounts with settings of their own. It panics if they can never
+// work: a malformed origin pattern, a subprotocol that is no token (RFC 6455
+// section 4.1), too many dialects.
+func (p *Presence) At(r Route) *Mount {
+	if err := r.check(); err != nil {
+		panic("presence: At: " + err.Error())
+	}
+	return &Mount{p, p.settings(r)}
+}
 
 // Middleware wraps handlers that upgrade to WebSocket with any library, which
 // then get live, verified connections only. Mount it outside of a router or in

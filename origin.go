@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"path"
@@ -36,15 +37,17 @@ func (p *Presence) originAllowed(r *http.Request, patterns []string) bool {
 	return false
 }
 
-// checkPatterns reports patterns that can never match and leaves them out.
-func (p *Presence) checkPatterns(patterns []string) []string {
-	var good []string
-	for _, pattern := range patterns {
-		if _, err := path.Match(pattern, ""); err != nil {
-			p.log.Error("presence: malformed origin pattern", "pattern", pattern, "error", err)
-			continue
-		}
-		good = append(good, pattern)
+// checkPattern says why a pattern can never match.
+func checkPattern(pattern string) error {
+	if _, err := path.Match(pattern, ""); err != nil {
+		return err
 	}
-	return good
+	_, host, found := strings.Cut(pattern, "://")
+	if !found {
+		host = pattern
+	}
+	if strings.Contains(host, "/") {
+		return errors.New("an origin has no path")
+	}
+	return nil
 }

@@ -30,7 +30,7 @@ func (m *Mount) offer(u *upgrade, r *http.Request) []string {
 	offers := r.Header.Values("Sec-WebSocket-Protocol")
 	choice := ""
 	for _, ours := range m.set.Subprotocols {
-		if choice = chooseSubprotocol([]string{protocol + "+" + ours, ours}, offers); choice != "" && ours != "" {
+		if choice = chooseSubprotocol([]string{protocol + "+" + ours, ours}, offers); choice != "" {
 			break
 		}
 	}
