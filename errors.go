@@ -10,7 +10,9 @@ import (
 )
 
 // Identify returns one of these to refuse a request. The client gets the
-// status and its text, nothing else. Any other error is a 500 and is logged.
+// status and its text, nothing else. Any other error is a 500 and is logged. So
+// is an Identity whose Meta is not JSON, which is no fault of the client's; one
+// whose names, topics or metadata are over a limit is a 400 that says so.
 var (
 	// ErrUnauthorized is answered with 401.
 	ErrUnauthorized = errors.New("presence: unauthorized")
@@ -40,8 +42,10 @@ var (
 	// ErrTooLarge is returned for a snapshot of more than
 	// Limits.SnapshotMembers members.
 	ErrTooLarge = errors.New("presence: topic too large")
-	// ErrLimit is returned when one of the Limits would be exceeded.
-	ErrLimit = errors.New("presence: limit exceeded")
+	// ErrLimit is returned for what would exceed one of the Limits, and for
+	// what can never be right: a name that is not UTF-8, metadata that is not
+	// JSON, a close code outside 4000-4999. The message says which.
+	ErrLimit = errors.New("presence: invalid or over a limit")
 	// ErrSlow is returned by Peer.Send when its queue is full.
 	ErrSlow = errors.New("presence: queue full")
 	// ErrOptions is returned by New; the message names each rule that broke.

@@ -97,8 +97,8 @@ func (r *Route) check() error {
 }
 
 // At returns mounts with settings of their own. It panics if they can never
-// work: a malformed origin pattern, a subprotocol that is no token (RFC 6455
-// section 4.1), too many dialects.
+// work: an origin pattern that is malformed or has a path, a subprotocol that
+// is no token (RFC 6455 section 4.1), too many dialects.
 func (p *Presence) At(r Route) *Mount {
 	if err := r.check(); err != nil {
 		panic("presence: At: " + err.Error())
@@ -211,7 +211,10 @@ func (m *Mount) identify(r *http.Request) (Identity, error) {
 	if err != nil {
 		return id, err
 	}
-	if err := m.p.opts.Limits.checkIdentity(id); err != nil {
+	switch err := m.p.opts.Limits.checkIdentity(id); {
+	case errors.Is(err, errNotJSON):
+		return id, errors.New("Identity.Meta is not valid JSON") // the app's mistake
+	case err != nil:
 		return id, &badIdentity{err}
 	}
 	if !id.Expires.IsZero() && !time.Now().Before(id.Expires) {

@@ -71,7 +71,7 @@ func TestWhatIdentifyAnswers(t *testing.T) {
 		{"topic with a zero byte", id(presence.Identity{User: "u", Topics: []string{"\x00"}}), 400, ""},
 		{"too many topics", id(presence.Identity{User: "u", Topics: topics}), 400, ""},
 		{"metadata too large", id(presence.Identity{User: "u", Meta: json.RawMessage(`"` + strings.Repeat("m", 4096) + `"`)}), 400, ""},
-		{"metadata no JSON", id(presence.Identity{User: "u", Meta: json.RawMessage(`{"a":`)}), 400, ""},
+		{"metadata no JSON", id(presence.Identity{User: "u", Meta: json.RawMessage(`{"a":`)}), 500, ""},
 		{"good", id(presence.Identity{User: strings.Repeat("ü", 128), Topics: append(topics[:64:64], "", topics[0]), Meta: json.RawMessage(`{}`)}), 426, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestWhatIdentifyAnswers(t *testing.T) {
 			if c.status == 500 {
 				logged = len(answers)
 			}
-			require.Len(t, book.lines("secret"), logged)
+			require.Len(t, book.lines("Identify failed"), logged)
 			sessions, verifying := p.PlacesTaken()
 			require.Zero(t, sessions+verifying)
 		})

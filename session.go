@@ -294,12 +294,14 @@ func (l *Limits) checkName(what, name string) error {
 	return nil
 }
 
+var errNotJSON = fmt.Errorf("%w: metadata must be valid JSON", ErrLimit)
+
 func (l *Limits) checkMeta(meta json.RawMessage) error {
 	if len(meta) > l.MetaBytes {
 		return fmt.Errorf("%w: metadata is at most %d bytes", ErrLimit, l.MetaBytes)
 	}
 	if len(meta) > 0 && !json.Valid(meta) {
-		return fmt.Errorf("%w: metadata must be valid JSON", ErrLimit)
+		return errNotJSON
 	}
 	return nil
 }
