@@ -23,9 +23,10 @@ type follows struct {
 	cancel context.CancelFunc
 	active sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	topics map[string]*followed
+	mu      sync.Mutex
+	closed  bool
+	watched bool // watch runs
+	topics  map[string]*followed
 }
 
 func newFollows(p *Presence) *follows {
@@ -68,8 +69,11 @@ func (h *follows) get(topic string) *followed {
 		if h.closed {
 			f.cancel()
 		} else {
-			h.active.Add(1)
-			go f.run()
+			if !h.watched {
+				h.watched = true
+				h.active.Go(h.watch)
+			}
+			h.active.Go(f.run)
 		}
 	}
 	return f
@@ -85,11 +89,15 @@ func (h *follows) unfollow(w *wire, topic string) bool {
 
 // forget takes a client out of everything.
 func (h *follows) forget(w *wire) {
+	h.each(func(f *followed) { f.drop(w) })
+}
+
+func (h *follows) each(do func(*followed)) {
 	h.mu.Lock()
 	all := slices.Collect(maps.Values(h.topics))
 	h.mu.Unlock()
 	for _, f := range all {
-		f.drop(w)
+		do(f)
 	}
 }
 
@@ -154,6 +162,7 @@ type followed struct {
 	followers map[*wire]bool // true: has all that was sent; false: wants a snapshot
 	known     bool           // members or counts are
 	counting  bool           // only counts are
+	doubted   bool           // the store is away: what is known may be out of date
 	members   map[string][]byte
 	counts    Counts
 	version   uint64
@@ -165,7 +174,6 @@ type followed struct {
 
 // run reads the topic until nobody follows it.
 func (f *followed) run() {
-	defer f.hub.active.Done()
 	defer f.end()
 	defer f.cancel() // also where the store was closed
 	for f.ctx.Err() == nil {

@@ -91,7 +91,7 @@ func FuzzProtocol(f *testing.F) {
 						require.Equal(t, "ok", m.T)
 						return
 					}
-				case "welcome", "snapshot", "delta", "count", "unfollowed":
+				case "welcome", "snapshot", "delta", "count", "unfollowed", "stale", "live":
 				default:
 					t.Fatalf("%s", frame.Payload)
 				}

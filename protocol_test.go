@@ -726,3 +726,56 @@ func TestOneCountForAllFollowers(t *testing.T) {
 		require.Equal(t, before, s.asked.Load(), "nobody follows")
 	})
 }
+
+// While the store is away nobody can tell who is in a topic: followers are told
+// that, and again when what they know is right. Who follows meanwhile gets what
+// was known last, and is told, too.
+func TestFollowersAreToldThatTheStoreIsAway(t *testing.T) {
+	for name, limit := range map[string]int{"names": 0, "counts": 1} {
+		t.Run(name, func(t *testing.T) {
+			o := presence.Options{Authorize: all, LeaveGrace: -1, Limits: presence.Limits{FollowMembers: limit}}
+			withAway(t, o, func(t *testing.T, b *bubble, s *awayStore) {
+				states := func(w *wired) (list []string) {
+					for _, m := range w.take().said {
+						if m.T == "stale" || m.T == "live" {
+							require.Equal(t, "room", m.Topic)
+							list = append(list, m.T)
+						}
+					}
+					return slices.Compact(list) // a count has it again
+				}
+				ann := b.wired("/?user=ann&topic=room")
+				ben := b.wired("/?user=ben&topic=room")
+				ann.ask(`{"t":"follow","topic":"room"}`)
+				wait(3 * time.Second)
+				require.Empty(t, states(ann))
+				s.away.Store(true)
+				ben.Close() // a change that the store cannot be told
+				wait(5 * time.Second)
+				require.Equal(t, []string{"stale"}, states(ann))
+				cem := b.wired("/?user=cem")
+				cem.ask(`{"t":"follow","topic":"room"}`)
+				wait(time.Second)
+				require.Equal(t, []string{"stale"}, states(cem))
+				if limit == 0 {
+					require.Equal(t, []string{"ann", "ben"}, cem.users("room"), "as it was")
+				} else {
+					require.Equal(t, 2, cem.counts["room"])
+				}
+
+				s.away.Store(false)
+				wait(5 * time.Second)
+				for _, w := range []*wired{ann, cem} {
+					require.Equal(t, []string{"stale", "live"}, states(w))
+					if limit == 0 {
+						require.Equal(t, []string{"ann"}, w.users("room"))
+					} else {
+						require.Equal(t, 1, w.counts["room"])
+					}
+				}
+				wait(time.Minute)
+				require.Equal(t, []string{"stale", "live"}, states(ann))
+			})
+		})
+	}
+}

@@ -3,6 +3,7 @@ package presence
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -43,15 +44,15 @@ func (f *followed) later(wait time.Duration) {
 	})
 }
 
-// flush sends what is due. A follower that has no room for a delta gets a new
-// snapshot when it has. f.mu is held.
-func (f *followed) flush() {
+// flush sends what is due, then more. A follower that has no room for them gets
+// a new snapshot when it has. f.mu is held.
+func (f *followed) flush(more ...[]byte) {
 	f.sentAt = time.Now()
-	deltas := f.deltas()
+	msgs := append(f.deltas(), more...)
 	behind := false
 	for w, current := range f.followers {
 		if current {
-			f.followers[w] = len(deltas) == 0 || w.s.conn.Inject(deltas...)
+			f.followers[w] = len(msgs) == 0 || w.s.conn.Inject(msgs...)
 		} else {
 			f.followers[w] = w.s.conn.Inject(f.whole()...)
 		}
@@ -101,9 +102,17 @@ func (f *followed) deltas() [][]byte {
 
 // whole is what a new follower needs.
 func (f *followed) whole() [][]byte {
-	if f.snapshot != nil {
-		return f.snapshot
+	if f.snapshot == nil {
+		f.compose()
 	}
+	if f.doubted {
+		return append(slices.Clip(f.snapshot), f.notice("stale"))
+	}
+	return f.snapshot
+}
+
+// compose makes the snapshot.
+func (f *followed) compose() {
 	if f.counting {
 		f.snapshot = [][]byte{encode(struct {
 			T        string `json:"t"`
@@ -112,7 +121,7 @@ func (f *followed) whole() [][]byte {
 			Users    int    `json:"users"`
 			Sessions int    `json:"sessions"`
 		}{"count", f.topic, f.version, f.counts.Users, f.counts.Sessions})}
-		return f.snapshot
+		return
 	}
 	var out parts
 	for _, m := range f.members {
@@ -131,7 +140,14 @@ func (f *followed) whole() [][]byte {
 			Members json.RawMessage `json:"members"`
 		}{"snapshot", f.topic, f.version, i == 0, i < len(out.lists)-1, list(items)}))
 	}
-	return f.snapshot
+}
+
+// notice is a message that says no more than its type.
+func (f *followed) notice(t string) []byte {
+	return encode(struct {
+		T     string `json:"t"`
+		Topic string `json:"topic"`
+	}{t, f.topic})
 }
 
 // parts are JSON values with commas between them, in lists that fit into a

@@ -173,6 +173,39 @@ func TestShrinkingTopicHasNoJoins(t *testing.T) {
 
 // A delta that is missing is asked for once, and what comes until then is not
 // believed.
+// A server whose store is away cannot tell who is in a topic.
+func TestStaleIsNotLive(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.scripted(func(p peer, q asked) bool {
+			if q.T != "follow" {
+				return false
+			}
+			p.ok(q)
+			p.tell(`{"t":"snapshot","topic":"room","version":1,"first":true,"members":[{"user":"ann"}]}`)
+			go func() {
+				time.Sleep(time.Second)
+				p.tell(`{"t":"stale","topic":"room"}`)
+				time.Sleep(time.Second)
+				p.tell(`{"t":"delta","topic":"room","version":2,"changes":[{"k":"leave","user":"ann"}]}`)
+				time.Sleep(time.Second)
+				p.tell(`{"t":"live","topic":"room"}`)
+			}()
+			return true
+		})
+		room := r.client("/", r.options()).Follow("room")
+		time.Sleep(500 * time.Millisecond)
+		for _, want := range []struct {
+			members int
+			live    bool
+		}{{1, true}, {1, false}, {0, false}, {0, true}} {
+			members, live := room.Members()
+			require.Len(t, members, want.members)
+			require.Equal(t, want.live, live)
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 func TestGapIsAskedForOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		all := r.scripted(func(p peer, q asked) bool {

@@ -59,7 +59,8 @@ type Topic struct {
 const topicEvents = 1024
 
 // Members is a copy of who is in the topic. live: it is how it is now; else how
-// it was when the connection was lost. Above the server's limit it is empty.
+// it was when the connection was lost, or before the server could not tell any
+// more because its store is away. Above the server's limit it is empty.
 func (t *Topic) Members() (members map[string]Member, live bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -210,6 +211,10 @@ func (t *Topic) told(m *said) (again bool) {
 		t.counting, t.users, t.live, t.named = true, m.Users, true, false
 		clear(t.members)
 		t.emit(Event{Kind: "count"})
+	case "stale":
+		t.live = false
+	case "live":
+		t.live = true
 	case "unfollowed":
 		t.err, t.live = &RequestError{"forbidden", "the topic may not be followed any more"}, false
 		t.emit(Event{Kind: "error"})

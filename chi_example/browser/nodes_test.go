@@ -14,8 +14,8 @@ import (
 	"github.com/a4cafe1a/presence/internal/proctest"
 )
 
-// redisServer starts a Redis of the test's own and returns its URL.
-func redisServer(t *testing.T) string {
+// redisServer starts a Redis of the test's own.
+func redisServer(t *testing.T) (url string, server *os.Process) {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(freeAddr(t))
 	cmd := exec.Command(proctest.RedisServer(t), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
@@ -24,7 +24,7 @@ func redisServer(t *testing.T) string {
 	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); _ = log.Close() })
-	return "redis://127.0.0.1:" + port + "/0"
+	return "redis://127.0.0.1:" + port + "/0", cmd.Process
 }
 
 // balance is one address in front of several servers. A connection goes to the
@@ -64,7 +64,7 @@ func balance(t *testing.T, to ...*server) string {
 // leave. Without one it waits for its own.
 func TestTwoNodes(t *testing.T) {
 	t.Parallel()
-	redis := redisServer(t)
+	redis, _ := redisServer(t)
 	args := []string{"-redis", redis, "-lease", "3s", "-grace", "8s"}
 	one := serve(t, append(args, "-node", "one")...)
 	two := serve(t, append(args, "-node", "two")...)
@@ -102,4 +102,29 @@ func TestTwoNodes(t *testing.T) {
 	cem.until(`link() === "open" && live() && state("cem") === "online" && state("bob") === "online"`)
 	bob.equal(0, `feed("leave", "cem").length`)
 	bob.equal(0, `feed("leave", "ann").length`)
+}
+
+// While Redis does not answer, the page says in words that its list may be out
+// of date, also a page that has come only then. Nobody leaves meanwhile.
+func TestRedisIsAway(t *testing.T) {
+	t.Parallel()
+	redis, server := redisServer(t)
+	s := serve(t, "-redis", redis, "-lease", "3s")
+	b := newBrowser(t)
+	ann, bob := b.here(s, "ann"), b.here(s, "bob")
+	ann.until(`state("bob") === "online"`)
+	ann.equal(true, `document.getElementById("live").hidden`)
+	require.NoError(t, server.Signal(syscall.SIGSTOP))
+	stale := `!live() && !document.getElementById("live").hidden && document.getElementById("live").role === "status" &&
+		text("live") === "This may be out of date: the server cannot tell now who is here."`
+	for _, tb := range []*tab{ann, bob} {
+		tb.until(stale + ` && link() === "open" && state("ann") === "online" && state("bob") === "online"`)
+	}
+	bob.do(script(`location.reload()`))
+	bob.until(stale + ` && link() === "open" && state("ann") === "online"`)
+	require.NoError(t, server.Signal(syscall.SIGCONT))
+	for _, tb := range []*tab{ann, bob} {
+		tb.until(`live() && document.getElementById("live").hidden && state("ann") === "online" && state("bob") === "online"`)
+		tb.equal(0, `document.querySelectorAll("#log > [data-kind=leave]").length`)
+	}
 }

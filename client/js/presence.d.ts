@@ -172,7 +172,10 @@ export class TopicPresence extends EventTarget {
 	readonly users: number;
 	readonly sessions: number;
 	readonly countOnly: boolean;
+	/** `members` and counts are how it is now; false: how it was when the connection was lost, or while `stale`. */
 	readonly live: boolean;
+	/** The server is there, but cannot tell now who is in the topic: its store is away. What is known may be out of date. */
+	readonly stale: boolean;
 	readonly ready: Promise<this>;
 	close(): void;
 

@@ -739,6 +739,7 @@ export class TopicPresence extends EventTarget {
 	#counts = { users: 0, sessions: 0 };
 	#countOnly = false;
 	#live = false;
+	#stale = false; // the server cannot tell now
 	#named = false; // members are what the server has told, now or before the loss
 	#gap = false; // a delta is missing, and a snapshot was asked for
 	#version = 0;
@@ -763,8 +764,10 @@ export class TopicPresence extends EventTarget {
 	}
 	/** The topic is too large for names: only users and sessions are known. */
 	get countOnly() { return this.#countOnly; }
-	/** What is shown is how it is now; false: how it was when the connection was lost. */
-	get live() { return this.#live; }
+	/** What is shown is how it is now; false: how it was when the connection was lost, or the server could tell last. */
+	get live() { return this.#live && !this.#stale; }
+	/** The server is there, and cannot tell who is in the topic now. */
+	get stale() { return this.#stale; }
 	/** Fulfilled with the first members or counts; rejected if the server refuses. */
 	get ready() { return this.#ready.promise; }
 
@@ -772,19 +775,19 @@ export class TopicPresence extends EventTarget {
 	close() {
 		this.#close?.();
 		this.#close = null;
-		this.#live = false;
+		this.#live = this.#stale = false;
 	}
 
 	_down() {
 		this.#parts = null;
-		this.#gap = false;
+		this.#gap = this.#stale = false;
 		if (!this.#live) return;
 		this.#live = false;
 		this.dispatchEvent(event("change"));
 	}
 
 	_fail(error) {
-		this.#live = false;
+		this.#live = this.#stale = false;
 		this.#ready.reject(error);
 		this.dispatchEvent(event("error", { error, message: error.message }));
 	}
@@ -833,6 +836,12 @@ export class TopicPresence extends EventTarget {
 				this.#counts = { users: m.users, sessions: m.sessions };
 				this.#now("count");
 				return;
+			case "stale":
+			case "live":
+				if (this.#stale === (m.t === "stale")) return;
+				this.#stale = !this.#stale;
+				this.dispatchEvent(event("change"));
+				return;
 			case "unfollowed":
 				this._fail(new PresenceError("forbidden", "the topic may not be followed any more"));
 		}
@@ -840,6 +849,7 @@ export class TopicPresence extends EventTarget {
 
 	#now(kind) {
 		this.#live = true;
+		this.#stale = false;
 		this.#ready.resolve(this);
 		this.dispatchEvent(event(kind));
 		this.dispatchEvent(event("change"));

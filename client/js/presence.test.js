@@ -592,6 +592,27 @@ test("a topic that is counted has no names; those that come after it are no join
 	assert.deepEqual(log.slice(3), ["leave cat", "join dan", "snapshot"]);
 });
 
+test("while the server cannot tell, nothing is live", async () => {
+	const s = await welcomed({ heartbeat: false });
+	const room = s.presence("room");
+	const log = [];
+	room.addEventListener("change", () => log.push([room.live, room.stale]));
+	const ws = FakeWebSocket.last;
+	ws.told({ t: "snapshot", topic: "room", version: 1, first: true, members: [member("ann")] });
+	ws.told({ t: "stale", topic: "room" });
+	ws.told({ t: "stale", topic: "room" });
+	assert.deepEqual([...room.members.keys()], ["ann"], "what is known stays");
+	ws.told({ t: "delta", topic: "room", version: 2, changes: [{ k: "leave", user: "ann" }] });
+	ws.told({ t: "live", topic: "room" });
+	assert.deepEqual(log, [[true, false], [false, true], [false, true], [true, false]]);
+	ws.told({ t: "stale", topic: "room" });
+	ws.told({ t: "count", topic: "room", version: 3, users: 1, sessions: 1 });
+	assert.deepEqual([room.live, room.stale], [true, false], "it is told anew");
+	ws.told({ t: "stale", topic: "room" });
+	ws.end(1006);
+	assert.deepEqual([room.live, room.stale], [false, false], "now it is for another reason");
+});
+
 test("a topic that may not be followed any more says so", async () => {
 	const s = await welcomed({ heartbeat: false });
 	const room = s.presence("room");

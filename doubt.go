@@ -1,0 +1,67 @@
+package presence
+
+import "time"
+
+// While the store is away, nobody can tell who is in a topic: changes of other
+// nodes do not arrive, and those of this one are not decided. What followers
+// know may be out of date, and they are told so.
+
+const (
+	// doubtEvery is how often it is looked at.
+	doubtEvery = time.Second
+	// calmLooks is for how many looks the store must have answered before
+	// followers know what is: what happened meanwhile has reached them by then.
+	calmLooks = 2
+)
+
+// watch tells followers when the store goes away, and when it is back and can
+// tell. It is one goroutine for all topics.
+func (h *follows) watch() {
+	ticker := time.NewTicker(doubtEvery)
+	defer ticker.Stop()
+	calm := calmLooks
+	for {
+		select {
+		case <-ticker.C:
+		case <-h.ctx.Done():
+			return
+		}
+		switch {
+		case h.p.member.Away():
+			calm = 0
+			h.each((*followed).doubt)
+		case calm < calmLooks:
+			if _, err := h.p.Count(h.ctx, ""); err != nil {
+				calm = 0 // away again, or not sure yet
+			} else if calm++; calm == calmLooks {
+				h.each((*followed).trust)
+			}
+		}
+	}
+}
+
+// doubt: what is known may be out of date.
+func (f *followed) doubt() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.doubted || f.followers == nil {
+		return
+	}
+	f.doubted = true
+	if f.known {
+		f.flush(f.notice("stale"))
+	}
+}
+
+// trust: what is known is how it is.
+func (f *followed) trust() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.doubted || f.followers == nil {
+		return
+	}
+	f.doubted = false
+	if f.known {
+		f.flush(f.notice("live"))
+	}
+}
