@@ -8,14 +8,15 @@ import (
 
 // DisconnectUser ends all sessions of the user on every node, and a grace at
 // once. told is the number of sessions told to end; they are not confirmed
-// closed when it returns. ErrLimit: the reason is not valid. When the store is
-// away, only this node's sessions end, and the error is ErrStoreUnavailable.
+// closed when it returns. ErrLimit: the reason is not valid, or no user can have
+// that name, as for Online. When the store is away, only this node's sessions
+// end, and the error is ErrStoreUnavailable.
 //
 // It waits until the store has heard of the sessions that ended here, some
 // 10 ms. Calls at the same time wait for the same commit: to end thousands of
 // users call it from some hundred goroutines, not in a loop.
 func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (told int, err error) {
-	if err := cmp.Or(p.closed(), r.check()); err != nil {
+	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user), r.check()); err != nil {
 		return 0, fmt.Errorf("disconnect: %w", err)
 	}
 	local := p.registry.byUser(user)
@@ -34,7 +35,7 @@ func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (t
 // DisconnectSession is DisconnectUser for one session, wherever it is. It says
 // whether that session was found.
 func (p *Presence) DisconnectSession(ctx context.Context, user, id string, r Reason) (bool, error) {
-	if err := cmp.Or(p.closed(), r.check()); err != nil {
+	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user), r.check()); err != nil {
 		return false, fmt.Errorf("disconnect: %w", err)
 	}
 	e := r.end()

@@ -344,6 +344,34 @@ func TestNamedLimits(t *testing.T) {
 	})
 }
 
+// Who asks about a name that no user can have is told so, and does not take it
+// for somebody who is offline.
+func TestNamesNobodyHas(t *testing.T) {
+	inBubble(t, presence.Options{}, nil, func(t *testing.T, b *bubble) {
+		ctx := t.Context()
+		for _, name := range []string{"", strings.Repeat("u", 257), "\xff", "u\x00"} {
+			for what, call := range map[string]func() error{
+				"Online":         func() error { _, err := b.p.Online(ctx, name); return err },
+				"Lookup":         func() error { _, err := b.p.Lookup(ctx, "ann", name); return err },
+				"Sessions":       func() error { _, err := b.p.Sessions(ctx, name); return err },
+				"DisconnectUser": func() error { _, err := b.p.DisconnectUser(ctx, name, presence.Reason{}); return err },
+				"DisconnectSession": func() error {
+					_, err := b.p.DisconnectSession(ctx, name, "0123456789abcdef", presence.Reason{})
+					return err
+				},
+			} {
+				require.ErrorIs(t, call(), presence.ErrLimit, "%s %.8q", what, name)
+			}
+		}
+		online, err := b.p.Online(ctx, strings.Repeat("u", 256))
+		require.NoError(t, err)
+		require.False(t, online)
+		none, err := b.p.Lookup(ctx)
+		require.NoError(t, err)
+		require.Empty(t, none)
+	})
+}
+
 func TestMetadataOfOneUser(t *testing.T) {
 	inBubble(t, presence.Options{}, nil, func(t *testing.T, b *bubble) {
 		ctx := t.Context()

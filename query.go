@@ -52,12 +52,13 @@ type Member struct {
 
 // Online says whether the user is online or in grace. A session on this node
 // answers without the store. The error is ErrUnknown or ErrStoreUnavailable
-// when it cannot be known: never false instead.
+// when it cannot be known: never false instead. ErrLimit: no user can have that
+// name, since it is empty, too long, not UTF-8 or has a zero byte.
 func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 	if p.registry.online(user) {
 		return true, nil
 	}
-	if err := p.closed(); err != nil {
+	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user)); err != nil {
 		return false, err
 	}
 	q := questions.Get().(*question)
@@ -82,7 +83,8 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 // they are in state Unknown, and the error is ErrUnknown or
 // ErrStoreUnavailable; the others are right. While the store is known to be
 // away no query waits for it for more than 50 ms; until that is known it may
-// take the store's own timeout.
+// take the store's own timeout. ErrLimit, as for Online, is said of one name
+// and for all of them.
 func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error) {
 	if err := p.closed(); err != nil || len(users) == 0 {
 		return nil, err
@@ -104,6 +106,12 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 	for i := range q.records {
 		p.describe(&all[i], &q.records[i], now)
 		unknown = unknown || all[i].State == Unknown
+		if all[i].State == Online {
+			continue // so the name is valid
+		}
+		if err := p.opts.Limits.checkUser(users[i]); err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case !unknown:
@@ -192,9 +200,9 @@ func statusOf(r *store.UserRecord) Status {
 
 // Sessions describes the user's live sessions, oldest first. When those of
 // other nodes cannot be known, it returns the ones of this node with
-// ErrUnknown or ErrStoreUnavailable.
+// ErrUnknown or ErrStoreUnavailable. ErrLimit is as for Online.
 func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, error) {
-	if err := p.closed(); err != nil {
+	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user)); err != nil {
 		return nil, err
 	}
 	var infos []SessionInfo

@@ -294,6 +294,15 @@ func (l *Limits) checkName(what, name string) error {
 	return nil
 }
 
+// checkUser is for who is asked about. Nobody is called "": it is hardly meant,
+// but what a request without a sign-in has.
+func (l *Limits) checkUser(name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: the user name is empty", ErrLimit)
+	}
+	return l.checkName("user", name)
+}
+
 var errNotJSON = fmt.Errorf("%w: metadata must be valid JSON", ErrLimit)
 
 func (l *Limits) checkMeta(meta json.RawMessage) error {
