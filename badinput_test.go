@@ -12,6 +12,7 @@ import (
 
 	"github.com/a4cafe1a/presence"
 	"github.com/a4cafe1a/presence/internal/wstest"
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -215,4 +216,95 @@ func (c *bytewise) Write(b []byte) (int, error) {
 		}
 	}
 	return len(b), nil
+}
+
+// What came before a violation, in one packet with it, reaches the app, while
+// the session still lives. Then it ends.
+func TestMessageBeforeAViolation(t *testing.T) {
+	good := wstest.Masked(0x81, []byte("good"))
+	packet := append(good[:len(good):len(good)], wstest.Masked(0x83, []byte("bad"))...)
+	type told struct {
+		message string
+		alive   bool
+	}
+	for mounted, mount := range map[string]func(p *presence.Presence, got chan told) http.Handler{
+		"Handler": func(p *presence.Presence, got chan told) http.Handler {
+			return p.Handler(func(ctx context.Context, c *presence.Conn) error {
+				_, m, err := c.Read(ctx)
+				got <- told{string(m), err == nil && ctx.Err() == nil}
+				_, _, err = c.Read(ctx)
+				return err
+			})
+		},
+		"Callback": func(p *presence.Presence, got chan told) http.Handler {
+			return p.Callback(func(*http.Request, *presence.Peer) (presence.Callbacks, error) {
+				return presence.Callbacks{Message: func(ctx context.Context, _ websocket.MessageType, m []byte) error {
+					got <- told{string(m), ctx.Err() == nil}
+					return nil
+				}}, nil
+			})
+		},
+		"byte by byte": func(p *presence.Presence, got chan told) http.Handler {
+			return p.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				nc, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					return
+				}
+				defer nc.Close()
+				_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+					"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n") // RFC 6455 section 1.3
+				frame, n := make([]byte, len(good)), 0
+				for n < len(frame) && err == nil {
+					var k int
+					k, err = nc.Read(frame[n : n+1])
+					n += k
+				}
+				message := ""
+				if string(frame) == string(good) {
+					message = "good"
+				}
+				got <- told{message, r.Context().Err() == nil}
+				_, _ = io.Copy(io.Discard, nc)
+			}))
+		},
+	} {
+		t.Run(mounted, func(t *testing.T) {
+			got := make(chan told, 1)
+			handler := func(p *presence.Presence) http.Handler { return mount(p, got) }
+			inBubble(t, presence.Options{}, handler, func(t *testing.T, b *bubble) {
+				c := b.dial("/?user=ann")
+				wait(time.Second)
+				go c.Write(packet)
+				require.Equal(t, told{"good", true}, <-got)
+				wait(time.Second)
+				e := b.end("ann")
+				require.Equal(t, presence.CauseProtocolError, e.Cause)
+				require.Equal(t, 1002, e.Code)
+				require.NotEmpty(t, e.Text)
+				last := wstest.Frame{}
+				for f := range c.Frames {
+					last = f
+				}
+				require.Equal(t, 1002, last.Code())
+			})
+		})
+	}
+}
+
+// An app that takes its time does not keep a client that broke the protocol.
+func TestViolationBehindASlowMessage(t *testing.T) {
+	slow := calling(nil, func(*presence.Peer) presence.Callbacks {
+		return presence.Callbacks{Message: func(ctx context.Context, _ websocket.MessageType, m []byte) error {
+			<-ctx.Done()
+			return nil
+		}}
+	})
+	inBubble(t, presence.Options{CloseTimeout: 3 * time.Second}, slow, func(t *testing.T, b *bubble) {
+		c := b.dial("/?user=ann")
+		go c.Write(append(wstest.Masked(0x81, []byte("good")), wstest.Masked(0x83, []byte("bad"))...))
+		wait(2 * time.Second)
+		require.Equal(t, 1, b.sessions("ann"))
+		wait(2 * time.Second)
+		require.Equal(t, presence.CauseProtocolError, b.end("ann").Cause)
+	})
 }

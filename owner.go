@@ -50,9 +50,10 @@ func (o *owner) Lost(error) { (*Session)(o).endGoodbye(CauseLost) }
 // LibraryClosed: the app is done, or follows the client's goodbye.
 func (o *owner) LibraryClosed() { (*Session)(o).endGoodbye(CauseAppClosed) }
 
-// Violated: the client broke the protocol (RFC 6455 section 7.1.7).
+// Violated notes that the client broke the protocol (RFC 6455 section 7.1.7).
+// What it sent before is the app's, which has CloseTimeout to read it.
 func (o *owner) Violated(err error) {
-	(*Session)(o).end(End{Cause: CauseProtocolError, Code: codeProtocolError, Text: cutText(err.Error())})
+	(*Session)(o).sayGoodbye(End{Cause: CauseProtocolError, Code: codeProtocolError, Text: cutText(err.Error())})
 }
 
 // Flooded: too many control frames.

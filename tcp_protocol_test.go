@@ -381,3 +381,34 @@ func TestProtocolAndClientsThatDoNotRead(t *testing.T) {
 		}
 	}
 }
+
+// A message reaches the app although the client breaks the protocol right
+// behind it, in the same packet, also where the poller has read both.
+func TestMessageBeforeAViolationOnSockets(t *testing.T) {
+	overBoth(t, func(t *testing.T, secure bool) {
+		got := make(chan string, 1)
+		s := newSite(t, siteSetup{Options: noBeats(), secure: secure, route: func(p *presence.Presence) http.Handler {
+			return p.Callback(func(*http.Request, *presence.Peer) (presence.Callbacks, error) {
+				return presence.Callbacks{Message: func(ctx context.Context, _ websocket.MessageType, m []byte) error {
+					if ctx.Err() == nil {
+						got <- string(m)
+					}
+					return nil
+				}}, nil
+			})
+		}})
+		c := s.dial("ann")
+		x := s.connected("ann")
+		eventually(t, func() bool { return runtime.GOOS != "linux" || presence.Sleeps(x) }, "ann should be parked")
+		_, err := c.Write(append(wstest.Masked(0x81, []byte("good")), wstest.Masked(0x83, []byte("bad"))...))
+		require.NoError(t, err)
+		require.Equal(t, presence.CauseProtocolError, s.end("ann").Cause)
+		require.Len(t, got, 1)
+		var last wstest.Frame
+		for f := range c.Frames {
+			last = f
+		}
+		require.Equal(t, byte(wstest.Close), last.Op)
+		require.Equal(t, 1002, last.Code())
+	})
+}

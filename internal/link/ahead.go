@@ -79,7 +79,7 @@ func (c *Conn) readOnce() (view View, short bool) {
 		}
 	}
 	if err != nil {
-		c.rerr = &fault{err}
+		c.rerr = &fault{error: err}
 		c.owner.Lost(err)
 	}
 	if n > 0 {
@@ -171,6 +171,9 @@ func (c *Conn) Drain() bool {
 	for c.over.Load() == nil && c.readAhead() == Found {
 	}
 	kept := c.keptLen() > 0
+	if !kept {
+		c.breach()
+	}
 	c.rmu.Unlock()
 	if c.due.Load() != 0 {
 		c.flush()

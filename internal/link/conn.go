@@ -33,7 +33,8 @@ type Owner interface {
 	Closing(code int)
 	// Lost: the client ended the connection, or the network did.
 	Lost(err error)
-	// Violated: the client broke the protocol.
+	// Violated: the client broke the protocol. Lost follows, when the library has
+	// read what the client sent before.
 	Violated(err error)
 	// Flooded: more control frames in a second than allowed.
 	Flooded()
@@ -158,7 +159,10 @@ type Conn struct {
 }
 
 // fault is an error that was met.
-type fault struct{ error }
+type fault struct {
+	error
+	violation bool // by the client, and what it sent before may not be read yet
+}
 
 // Bits of Conn.flags.
 const (

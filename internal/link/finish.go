@@ -59,7 +59,7 @@ func (c *Conn) goodbye(f Farewell, until time.Time) {
 	// The library's Read has failed by now. The next one fails at once and
 	// must not wait for the lock: from here nobody else reads.
 	c.rmu.Lock()
-	failed := c.rerr != nil
+	failed := c.rerr != nil && !c.rerr.violation
 	c.rmu.Unlock()
 	if failed || f.Linger <= 0 {
 		return

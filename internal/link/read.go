@@ -52,6 +52,7 @@ func (c *Conn) ready(p []byte) (int, error) {
 			return n, nil
 		}
 	}
+	c.breach()
 	e := c.over.Load()
 	switch {
 	case e != nil:
@@ -72,10 +73,18 @@ func (c *Conn) ready(p []byte) (int, error) {
 // dismissed is the end that this side decided, or nil: what a client sent
 // before it said goodbye or was lost is still the app's. c.rmu is held.
 func (c *Conn) dismissed() *ending {
-	if c.rerr != nil || c.bye {
+	if c.rerr != nil && !c.rerr.violation || c.bye {
 		return nil
 	}
 	return c.over.Load()
+}
+
+// breach ends the connection of a client that broke the protocol, once nothing
+// is left of what it sent before. c.rmu is held.
+func (c *Conn) breach() {
+	if c.rerr != nil && c.rerr.violation && c.over.Load() == nil {
+		c.owner.Lost(c.rerr.error)
+	}
 }
 
 // room is where to read to: behind the held bytes, into p if it is large
@@ -135,8 +144,12 @@ func (c *Conn) received(p []byte, own *[]byte, asked wheel.Time, n int, err erro
 func (c *Conn) scan(b []byte) int {
 	n, held, err := c.in.Scan(b, (*receiver)(c))
 	c.hold(b[n : n+held])
-	if err != nil && c.over.Load() == nil {
+	if err != nil && c.rerr == nil && c.over.Load() == nil {
+		c.rerr = &fault{error: err, violation: true}
 		c.owner.Violated(err)
+		if n == 0 && c.keptLen() == 0 {
+			c.breach()
+		}
 	}
 	return n
 }
@@ -150,7 +163,7 @@ func (c *Conn) readFailed(err error) error {
 	if timeout(err) {
 		return err // the library's own deadline
 	}
-	c.rerr = &fault{err}
+	c.rerr = &fault{error: err}
 	c.owner.Lost(err)
 	if e := c.over.Load(); e != nil && !errors.Is(err, io.EOF) {
 		return e.err

@@ -41,6 +41,9 @@ func (c *Conn) awaitProof(p *proof, until time.Time) error {
 	pooled := waiting.Get().(*[]byte)
 	defer waiting.Put(pooled)
 	for !p.given {
+		if c.breach(); c.over.Load() != nil { // garbage is no proof, and nothing behind it is looked at
+			return c.over.Load().err
+		}
 		if c.keptLen() > earlyMax {
 			return c.awaitMore(p, until)
 		}
@@ -147,7 +150,7 @@ func (c *Conn) unproven(err error) error {
 	if timeout(err) {
 		return ErrUnproven
 	}
-	c.rerr = &fault{err}
+	c.rerr = &fault{error: err}
 	c.owner.Lost(err)
 	if e := c.over.Load(); e != nil {
 		return e.err
