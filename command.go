@@ -3,7 +3,6 @@ package presence
 import (
 	"cmp"
 	"context"
-	"fmt"
 )
 
 // DisconnectUser ends all sessions of the user on every node, and a grace at
@@ -17,7 +16,7 @@ import (
 // users call it from some hundred goroutines, not in a loop.
 func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (told int, err error) {
 	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user), r.check()); err != nil {
-		return 0, fmt.Errorf("disconnect: %w", err)
+		return 0, failed("disconnect", err)
 	}
 	local := p.registry.byUser(user)
 	e := r.end()
@@ -36,7 +35,7 @@ func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (t
 // whether that session was found.
 func (p *Presence) DisconnectSession(ctx context.Context, user, id string, r Reason) (bool, error) {
 	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user), r.check()); err != nil {
-		return false, fmt.Errorf("disconnect: %w", err)
+		return false, failed("disconnect", err)
 	}
 	e := r.end()
 	told := 0

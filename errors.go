@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/a4cafe1a/presence/store"
@@ -69,14 +70,53 @@ func storeError(op string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrClosed):
-		return fmt.Errorf("%s: %w", op, ErrClosed)
+		return failed(op, ErrClosed)
 	case errors.Is(err, store.ErrUnknown):
-		return fmt.Errorf("%s: %w: %w", op, ErrUnknown, err)
+		return failed(op, ErrUnknown, err)
 	case errors.Is(err, store.ErrUnavailable):
-		return fmt.Errorf("%s: %w: %w", op, ErrStoreUnavailable, err)
+		return failed(op, ErrStoreUnavailable, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("%s: %w", op, err)
+		return failed(op, err)
 	default:
-		return fmt.Errorf("%s: %w: %w", op, ErrStoreUnavailable, err)
+		return failed(op, ErrStoreUnavailable, err)
 	}
 }
+
+// failed is what an operation failed with: all of errs, the first the most
+// general one.
+func failed(op string, errs ...error) error { return &failure{op, errs} }
+
+type failure struct {
+	op   string
+	errs []error
+}
+
+func (f *failure) Unwrap() []error { return f.errs }
+
+// Error is one line and says nothing twice.
+func (f *failure) Error() string {
+	text := "presence: " + f.op
+	for _, err := range f.errs {
+		if words := news(err); words != "" {
+			text += ": " + words
+		}
+	}
+	return text
+}
+
+// news is the text of an error without what it begins with and has been said:
+// whose it is, and a store's word for what ErrUnknown and its like say too.
+func news(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	for again := true; again; {
+		again = false
+		for _, words := range repeated {
+			if rest, found := strings.CutPrefix(text+": ", words+": "); found {
+				text, again = strings.TrimSuffix(rest, ": "), true
+			}
+		}
+	}
+	return text
+}
+
+var repeated = []string{"presence", store.ErrUnavailable.Error(), store.ErrUnknown.Error(), store.ErrClosed.Error()}

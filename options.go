@@ -2,10 +2,10 @@ package presence
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/a4cafe1a/presence/store"
@@ -249,10 +249,10 @@ func (l Limits) withDefaults() Limits {
 
 // check says which relations are broken, all at once. It expects defaults.
 func (o Options) check() error {
-	var errs []error
+	var broken []string
 	rule := func(ok bool, format string, args ...any) {
 		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
+			broken = append(broken, fmt.Sprintf(format, args...))
 		}
 	}
 	rule(o.HeartbeatTimeout == 0 || o.HeartbeatInterval > 0,
@@ -285,8 +285,8 @@ func (o Options) check() error {
 		"Limits.FollowMembers %d is more than SnapshotMembers %d", o.Limits.FollowMembers, o.Limits.SnapshotMembers)
 	rule(o.Limits.WhenUserFull <= ReplaceOldest, "Limits.WhenUserFull %d is unknown", o.Limits.WhenUserFull)
 	rule(len(o.NodeName) <= 256, "NodeName is longer than 256 bytes")
-	if len(errs) == 0 {
+	if len(broken) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", ErrOptions, errors.Join(errs...))
+	return fmt.Errorf("%w: %s", ErrOptions, strings.Join(broken, "; "))
 }

@@ -131,7 +131,7 @@ func (p *Presence) admit(s *Session) error {
 	p.gate.RLock()
 	defer p.gate.RUnlock()
 	if p.draining {
-		return RetryAfter(fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed), max(p.opts.DrainGrace/3, time.Second))
+		return RetryAfter(failed("open", ErrUnavailable, ErrClosed), max(p.opts.DrainGrace/3, time.Second))
 	}
 	if p.opts.RequireStore && p.member.Away() {
 		return RetryAfter(fmt.Errorf("%w: the store is away", ErrUnavailable), retryFull)
@@ -182,7 +182,7 @@ func (p *Presence) commit(ctx context.Context, op store.Op) error {
 	case errors.Is(err, node.ErrPending), waiting.Err() != nil && ctx.Err() == nil:
 		return nil // it is queued, and follows
 	case errors.Is(err, node.ErrClosed):
-		return fmt.Errorf("commit: %w", ErrClosed)
+		return failed("commit", ErrClosed)
 	case err != nil:
 		return storeError("commit", err)
 	case res.Status == store.TooLarge:

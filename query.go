@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"sync"
@@ -71,7 +70,7 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 	p.describe(&st, &q.records[0], p.moment())
 	switch st.State {
 	case Unknown:
-		return false, fmt.Errorf("lookup: %w", ErrUnknown)
+		return false, failed("lookup", ErrUnknown)
 	case Offline:
 		return false, nil
 	}
@@ -117,7 +116,7 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 	case !unknown:
 		return all, nil
 	case err == nil:
-		err = fmt.Errorf("lookup: %w", ErrUnknown)
+		err = failed("lookup", ErrUnknown)
 	}
 	return all, err
 }
@@ -217,7 +216,7 @@ func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, er
 	switch {
 	case err != nil:
 	case records[0].State == Unknown:
-		err = fmt.Errorf("sessions: %w", ErrUnknown)
+		err = failed("sessions", ErrUnknown)
 	default:
 		for _, r := range records[0].Sessions {
 			if r.Node != p.node.ID {

@@ -69,13 +69,13 @@ func (p *Presence) shutdown(ctx context.Context) error {
 	select {
 	case <-quiet:
 	case <-ctx.Done():
-		err = fmt.Errorf("presence: shutdown: %w", context.Cause(ctx))
+		err = failed("shutdown", context.Cause(ctx))
 		p.registry.all(func(s *Session) { s.end(p.shutdownEnd()) })
 	}
 	p.follows.close()
 	p.mirrors.Close()
 	if e := p.member.Close(ctx, p.opts.DrainGrace); e != nil && err == nil {
-		err = fmt.Errorf("presence: shutdown: %w", e)
+		err = failed("shutdown", e)
 	}
 	p.wheel.Stop()
 	p.lotOnce.Do(func() {})

@@ -69,10 +69,11 @@ func (p *Presence) Subscribe(ctx context.Context, topic string) (*Subscription, 
 	}
 	sub, err := p.mirrors.Subscribe(ctx, topic)
 	if err != nil {
-		if err = subscribeError(err); errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrUnknown) {
-			err = fmt.Errorf("%w: %w", err, ErrUnknown) // the store has not said anything yet
+		said := subscribeError(err)
+		if errors.Is(err, context.DeadlineExceeded) && !errors.Is(said, ErrUnknown) {
+			said = failed("subscribe", ErrUnknown, err) // the store has not said anything yet
 		}
-		return nil, err
+		return nil, said
 	}
 	return &Subscription{sub}, nil
 }
@@ -106,9 +107,9 @@ func (s *Subscription) Close() { s.sub.Close() }
 func subscribeError(err error) error {
 	switch {
 	case errors.Is(err, mirror.ErrTooLarge):
-		return fmt.Errorf("subscribe: %w", ErrTooLarge)
+		return failed("subscribe", ErrTooLarge)
 	case errors.Is(err, mirror.ErrClosed):
-		return fmt.Errorf("subscribe: %w", ErrClosed)
+		return failed("subscribe", ErrClosed)
 	}
 	return storeError("subscribe", err)
 }

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -66,7 +67,10 @@ func (t *topic) loaded() <-chan struct{} {
 func (t *topic) waited(err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return errors.Join(err, t.waiting)
+	if t.waiting == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", t.waiting, err)
 }
 
 // run is the topic's goroutine.

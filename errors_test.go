@@ -1,0 +1,102 @@
+package presence_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/a4cafe1a/presence"
+	"github.com/a4cafe1a/presence/store"
+	"github.com/stretchr/testify/require"
+)
+
+// brokenStore answers every question with an error.
+type brokenStore struct {
+	store.Store
+	err error
+}
+
+func (s *brokenStore) Lookup(_ context.Context, dst []store.UserRecord, _ []string) ([]store.UserRecord, error) {
+	return dst, s.err
+}
+
+func (s *brokenStore) Count(context.Context, string) (store.Counts, error) {
+	return store.Counts{}, s.err
+}
+
+func (s *brokenStore) Members(context.Context, string, string, int) (store.Page, error) {
+	return store.Page{}, s.err
+}
+
+func (s *brokenStore) Disconnect(context.Context, string, string, int, string) (int, error) {
+	return 0, s.err
+}
+
+// What a question fails with reads as one line that says nothing twice, and is
+// still everything that it was made of.
+func TestErrorsReadWell(t *testing.T) {
+	refused := fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
+	for _, c := range []struct {
+		err  error
+		text string // after the operation
+		is   []error
+	}{
+		{store.ErrUnavailable, "cannot be known now: store unavailable", []error{presence.ErrStoreUnavailable, presence.ErrUnknown}},
+		{fmt.Errorf("%w: %w", store.ErrUnavailable, refused), "cannot be known now: store unavailable: dial: connection refused",
+			[]error{presence.ErrStoreUnavailable, presence.ErrUnknown, syscall.ECONNREFUSED}},
+		{fmt.Errorf("%w: %w", store.ErrUnavailable, fmt.Errorf("%w: %w", store.ErrUnavailable, refused)),
+			"cannot be known now: store unavailable: dial: connection refused", []error{presence.ErrStoreUnavailable, syscall.ECONNREFUSED}},
+		{errors.Join(errors.New("one"), errors.New("two")), "cannot be known now: store unavailable: one; two", []error{presence.ErrStoreUnavailable}},
+		{fmt.Errorf("storehouse: %w", refused), "cannot be known now: store unavailable: storehouse: dial: connection refused", []error{syscall.ECONNREFUSED}},
+		{&store.HoldError{For: time.Second}, "cannot be known now: hold for 1s", []error{presence.ErrUnknown}},
+		{context.Canceled, "context canceled", nil},
+	} {
+		t.Run(c.err.Error(), func(t *testing.T) {
+			inBubble(t, presence.Options{Store: &brokenStore{&lazyStore{}, c.err}}, nil, func(t *testing.T, b *bubble) {
+				ctx := t.Context()
+				check := func(op string, err error) {
+					t.Helper()
+					require.EqualError(t, err, "presence: "+op+": "+c.text)
+					for _, target := range append(c.is, c.err) {
+						require.ErrorIs(t, err, target)
+					}
+					var hold *store.HoldError
+					require.Equal(t, errors.As(c.err, &hold), errors.As(err, &hold))
+				}
+				_, err := b.p.Online(ctx, "ann")
+				check("lookup", err)
+				_, err = b.p.Lookup(ctx, "ann")
+				check("lookup", err)
+				_, err = b.p.Sessions(ctx, "ann")
+				check("sessions", err)
+				_, err = b.p.Count(ctx, "")
+				check("count", err)
+				for _, err := range b.p.Members(ctx, "", "") {
+					check("members", err)
+				}
+				_, err = b.p.DisconnectUser(ctx, "ann", presence.Reason{})
+				check("disconnect", err)
+
+				short, cancel := context.WithTimeout(ctx, time.Second)
+				defer cancel()
+				_, err = b.p.Subscribe(short, "room")
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.ErrorIs(t, err, presence.ErrUnknown)
+				require.True(t, strings.HasPrefix(err.Error(), "presence: subscribe: cannot be known now: "), err)
+				require.True(t, strings.HasSuffix(err.Error(), ": context deadline exceeded"), err)
+				require.NotContains(t, err.Error(), "\n")
+			})
+		})
+	}
+	t.Run("what the caller got wrong", func(t *testing.T) {
+		p := open(t, presence.Options{})
+		_, err := p.DisconnectUser(t.Context(), "ann", presence.Reason{Code: 1000})
+		require.EqualError(t, err, "presence: disconnect: invalid or over a limit: close code 1000 is not within 4000-4999")
+		_, err = presence.New(presence.Options{VerifyTimeout: -1, LeaveGrace: time.Hour})
+		require.EqualError(t, err, "presence: bad options: VerifyTimeout cannot be off; LeaveGrace 1h0m0s is more than 10m0s")
+	})
+}
