@@ -1,6 +1,12 @@
 package link
 
-import "time"
+import (
+	"sync"
+	"time"
+)
+
+// asides are used again: clients that send heartbeats have one for each answer.
+var asides = sync.Pool{New: func() any { return new(aside) }}
 
 // aside is what seldom is.
 type aside struct {
@@ -22,7 +28,7 @@ func (c *Conn) theirs() (readAt, writeAt time.Time) {
 // beside is c.aside, to be changed.
 func (c *Conn) beside() *aside {
 	if c.aside == nil {
-		c.aside = new(aside)
+		c.aside = asides.Get().(*aside)
 	}
 	return c.aside
 }
@@ -30,6 +36,7 @@ func (c *Conn) beside() *aside {
 func (c *Conn) tidyAside() {
 	if a := c.aside; a.readAt.IsZero() && a.writeAt.IsZero() && len(a.replies) == 0 {
 		c.aside = nil
+		asides.Put(a)
 	}
 }
 
@@ -60,10 +67,9 @@ func (c *Conn) dropReplies(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := c.aside
-	if a.replies = a.replies[n:]; len(a.replies) > 0 {
+	if a.replies = append(a.replies[:0], a.replies[n:]...); len(a.replies) > 0 {
 		c.due.Or(dueReplies)
 		return
 	}
-	a.replies = nil
 	c.tidyAside()
 }

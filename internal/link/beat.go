@@ -1,6 +1,7 @@
 package link
 
 import (
+	"sync"
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/frame"
@@ -135,12 +136,19 @@ func (c *Conn) sendDue() bool {
 	return ok
 }
 
+// scratch is what dialects write to. On the stack it would be moved to the heap
+// each time, since nobody knows what a Dialect does with it.
+type scratch struct{ answer, beat [256]byte }
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
 func (c *Conn) appendBeats(b []byte) ([]byte, uint32) {
 	var beats uint32
 	heard := c.heardBy.Load()
-	var buf [256]byte
+	words := scratches.Get().(*scratch)
+	defer scratches.Put(words)
 	for i, d := range c.cfg.dialects {
-		if msg, ok := d.Beat(buf[:0], heard&(1<<i) != 0); ok {
+		if msg, ok := d.Beat(words.beat[:0], heard&(1<<i) != 0); ok {
 			b = frame.AppendText(b, msg)
 			beats |= 1 << i
 		}

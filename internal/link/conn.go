@@ -288,9 +288,10 @@ func (c *Conn) Watches() bool {
 	if heard == 0 && !c.cfg.eager {
 		return false
 	}
-	var buf [256]byte
+	words := scratches.Get().(*scratch)
+	defer scratches.Put(words)
 	for i, d := range c.cfg.dialects {
-		if _, ok := d.Beat(buf[:0], heard&(1<<i) != 0); ok {
+		if _, ok := d.Beat(words.beat[:0], heard&(1<<i) != 0); ok {
 			return true
 		}
 	}

@@ -238,12 +238,13 @@ func (r *receiver) Close(code int, reason []byte) {
 // Message takes out heartbeat messages and queues their answers.
 func (r *receiver) Message(payload []byte) bool {
 	c := (*Conn)(r)
-	var reply, beat [256]byte
+	words := scratches.Get().(*scratch)
+	defer scratches.Put(words)
 	for i, d := range c.cfg.dialects {
 		if len(payload) > d.MaxLen() {
 			continue
 		}
-		answer, ok := d.Answer(reply[:0], payload)
+		answer, ok := d.Answer(words.answer[:0], payload)
 		if !ok {
 			continue
 		}
@@ -254,7 +255,7 @@ func (r *receiver) Message(payload []byte) bool {
 			c.beatBy.And(^bit)
 			// An answer to our own beat must not be answered, or two
 			// peers that both echo would never stop.
-			if own, ok := d.Beat(beat[:0], true); ok && answer != nil && string(own) == string(answer) {
+			if own, ok := d.Beat(words.beat[:0], true); ok && answer != nil && string(own) == string(answer) {
 				return true
 			}
 		}

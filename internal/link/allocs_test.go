@@ -1,0 +1,116 @@
+// Under the race detector sync.Pool drops a part of what it is given.
+
+//go:build linux && !race
+
+package link_test
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/internal/link"
+	"github.com/a4cafe1a/presence/internal/wheel"
+)
+
+// word is a dialect of one word, which is answered by itself and beats.
+type word string
+
+func (w word) MaxLen() int { return len(w) }
+
+func (w word) Answer(dst, msg []byte) ([]byte, bool) {
+	if string(msg) != string(w) {
+		return nil, false
+	}
+	return append(dst, w...), true
+}
+
+func (w word) Beat(dst []byte, heard bool) ([]byte, bool) { return append(dst, w...), heard }
+
+// watched is a connection whose client has used a dialect, over TCP.
+type watched struct {
+	*link.Conn
+	t      testing.TB
+	client net.Conn
+	buf    []byte
+}
+
+func watch(t testing.TB, word word) *watched {
+	w := wheel.New(0)
+	t.Cleanup(w.Stop)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { client.Close() })
+	server, err := ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Close() })
+	cfg := link.Config{Clock: w, ControlFrames: 1 << 30}
+	require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Minute)))
+	c := &watched{link.Upgrade(server, cfg.With(word), owner{}, nil, true), t, client, make([]byte, 1<<10)}
+	c.asks(word)
+	return c
+}
+
+// says sends a heartbeat message to the server, which reads it.
+func (c *watched) says(word word) {
+	b := append(c.buf[:0], 0x81, 0x80|byte(len(word)), 0, 0, 0, 0)
+	if _, err := c.client.Write(append(b, word...)); err != nil {
+		c.t.Fatal(err)
+	}
+	if c.Arrive(false) {
+		c.t.Fatal("the library should not see it")
+	}
+}
+
+// asks sends one that is answered.
+func (c *watched) asks(word word) {
+	c.says(word)
+	c.gets(2 + len(word))
+}
+
+func (c *watched) gets(n int) {
+	for n > 0 {
+		k, err := c.client.Read(c.buf[:n])
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		n -= k
+	}
+}
+
+// beats sends a heartbeat: a message and a ping.
+func (c *watched) beats(word word) {
+	if !c.Watches() {
+		c.t.Fatal("it has used the dialect")
+	}
+	c.Beat(true)
+	c.gets(2 + len(word) + 2)
+}
+
+// A heartbeat of a client that watches the server, and the answer to one that
+// it sends, leave no garbage.
+func TestHeartbeatMessagesAllocateNothing(t *testing.T) {
+	for _, word := range []word{"", "ping", `{"type":"heartbeat","of":"a server with a lot to say"}`} {
+		t.Run(fmt.Sprint(len(word)), func(t *testing.T) {
+			c := watch(t, word)
+			require.Zero(t, testing.AllocsPerRun(200, func() { c.beats(word) }), "a beat")
+			c.says(word) // the answer to a beat, which is not answered
+			require.Zero(t, testing.AllocsPerRun(200, func() { c.asks(word) }), "an answer")
+		})
+	}
+}
+
+// Bounds: 10 us and no allocation, most of it in the kernel.
+func BenchmarkWatchedBeat(b *testing.B) {
+	c := watch(b, "")
+	b.ReportAllocs()
+	for b.Loop() {
+		c.beats("")
+	}
+}
