@@ -30,7 +30,8 @@ var (
 
 // What methods return. All may be wrapped; use errors.Is.
 var (
-	// ErrClosed is returned after Shutdown.
+	// ErrClosed is returned after Shutdown, and when the store that Options
+	// gave was closed, which is store.ErrClosed, too.
 	ErrClosed = errors.New("presence: closed")
 	// ErrEnded is returned by what needs a session that has not ended.
 	ErrEnded = errors.New("presence: session ended")
@@ -53,6 +54,8 @@ var (
 	ErrOptions = errors.New("presence: bad options")
 )
 
+var errStoreClosed = fmt.Errorf("%w: store closed", ErrClosed)
+
 // RetryAfter wraps an error that Identify returns, so that the answer carries
 // a Retry-After of d, rounded up to whole seconds.
 func RetryAfter(err error, d time.Duration) error { return &retryAfter{err, d} }
@@ -70,7 +73,7 @@ func storeError(op string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrClosed):
-		return failed(op, ErrClosed)
+		return failed(op, errStoreClosed, store.ErrClosed)
 	case errors.Is(err, store.ErrUnknown):
 		return failed(op, ErrUnknown, err)
 	case errors.Is(err, store.ErrUnavailable):

@@ -100,3 +100,43 @@ func TestErrorsReadWell(t *testing.T) {
 		require.EqualError(t, err, "presence: bad options: VerifyTimeout cannot be off; LeaveGrace 1h0m0s is more than 10m0s")
 	})
 }
+
+// A store that the app has closed is told as that, not as a Shutdown.
+func TestClosedStore(t *testing.T) {
+	s := &lazyStore{}
+	inBubble(t, presence.Options{Store: s}, nil, func(t *testing.T, b *bubble) {
+		ctx := t.Context()
+		sub := b.subscribe("room")
+		_ = pending(t, sub)
+		b.dial("/?user=ann")
+		require.NoError(t, s.Close())
+		for op, ask := range map[string]func() error{
+			"lookup":     func() error { _, err := b.p.Online(ctx, "ben"); return err },
+			"sessions":   func() error { _, err := b.p.Sessions(ctx, "ben"); return err },
+			"count":      func() error { _, err := b.p.Count(ctx, ""); return err },
+			"disconnect": func() error { _, err := b.p.DisconnectUser(ctx, "ben", presence.Reason{}); return err },
+			"subscribe":  func() error { _, err := b.p.Subscribe(ctx, ""); return err },
+		} {
+			err := ask()
+			require.EqualError(t, err, "presence: "+op+": closed: store closed")
+			require.ErrorIs(t, err, presence.ErrClosed)
+			require.ErrorIs(t, err, store.ErrClosed)
+		}
+		_, err := sub.Next(ctx)
+		require.EqualError(t, err, "presence: subscribe: closed: store closed")
+		online, err := b.p.Online(ctx, "ann")
+		require.NoError(t, err, "its own users are answered")
+		require.True(t, online)
+
+		_, err = presence.New(presence.Options{Store: s})
+		require.EqualError(t, err, "presence: bad options: Store is closed")
+		require.ErrorIs(t, err, presence.ErrOptions)
+
+		_ = b.p.Shutdown(ctx)
+		_, err = b.p.Online(ctx, "ben")
+		require.EqualError(t, err, "presence: closed")
+		_, err = b.p.Subscribe(ctx, "")
+		require.EqualError(t, err, "presence: subscribe: closed")
+		b.p, _ = presence.New(presence.Options{}) // for the end of the bubble
+	})
+}

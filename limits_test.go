@@ -1,6 +1,7 @@
 package presence_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -33,9 +34,9 @@ type lazyStore struct {
 	store.Store
 }
 
-func (s *lazyStore) Shards() int {
+func (s *lazyStore) Position(ctx context.Context, shard int) (store.Version, error) {
 	s.once.Do(func() { s.Store = memstore.New(memstore.Options{}) })
-	return s.Store.Shards()
+	return s.Store.Position(ctx, shard)
 }
 
 func (b *bubble) all(user string) []presence.SessionInfo {

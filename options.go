@@ -1,7 +1,9 @@
 package presence
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,7 +18,7 @@ import (
 type Options struct {
 	// Store is where users, topics and leases are kept. Default: memory, for
 	// one process. Share one between Presences to make them one cluster.
-	// Shutdown does not close a store given here.
+	// Shutdown does not close a store given here; close it after that.
 	Store store.Store
 
 	// Identify says who makes a request, or refuses it with ErrUnauthorized,
@@ -247,6 +249,18 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// storeClosed says whether the app has closed the store: a question that may
+// take no time goes no further than that.
+func storeClosed(s store.Store) bool {
+	if s == nil {
+		return false
+	}
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := s.Position(over, 0)
+	return errors.Is(err, store.ErrClosed)
+}
+
 // check says which relations are broken, all at once. It expects defaults.
 func (o Options) check() error {
 	var broken []string
@@ -284,6 +298,7 @@ func (o Options) check() error {
 	rule(o.Limits.FollowMembers <= o.Limits.SnapshotMembers,
 		"Limits.FollowMembers %d is more than SnapshotMembers %d", o.Limits.FollowMembers, o.Limits.SnapshotMembers)
 	rule(o.Limits.WhenUserFull <= ReplaceOldest, "Limits.WhenUserFull %d is unknown", o.Limits.WhenUserFull)
+	rule(!storeClosed(o.Store), "Store is closed")
 	rule(len(o.NodeName) <= 256, "NodeName is longer than 256 bytes")
 	if len(broken) == 0 {
 		return nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/mirror"
+	"github.com/a4cafe1a/presence/store"
 )
 
 // Kind says what an Event is.
@@ -108,7 +109,7 @@ func subscribeError(err error) error {
 	switch {
 	case errors.Is(err, mirror.ErrTooLarge):
 		return failed("subscribe", ErrTooLarge)
-	case errors.Is(err, mirror.ErrClosed):
+	case errors.Is(err, mirror.ErrClosed) && !errors.Is(err, store.ErrClosed):
 		return failed("subscribe", ErrClosed)
 	}
 	return storeError("subscribe", err)

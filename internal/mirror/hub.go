@@ -14,7 +14,8 @@ var (
 	// ErrTooLarge: the topic has more members than a snapshot may.
 	ErrTooLarge = errors.New("mirror: topic too large")
 
-	// ErrClosed: the subscription, the hub or the store was closed.
+	// ErrClosed: the subscription, the hub or the store was closed; the last
+	// is store.ErrClosed, too.
 	ErrClosed = errors.New("mirror: closed")
 )
 

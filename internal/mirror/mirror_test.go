@@ -335,8 +335,10 @@ func TestStoreClose(t *testing.T) {
 		require.NoError(t, r.at.Close())
 		_, err := s.Next(bg)
 		require.ErrorIs(t, err, mirror.ErrClosed)
+		require.ErrorIs(t, err, store.ErrClosed)
 		_, err = r.hub.Subscribe(bg, "x")
 		require.ErrorIs(t, err, mirror.ErrClosed)
+		require.ErrorIs(t, err, store.ErrClosed)
 	})
 }
 

@@ -46,7 +46,7 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 			if next := s.at.next.Load(); next != nil {
 				s.at, s.read = next, 0
 			} else if !s.at.cut.Load() {
-				return Event{}, ErrClosed // there will be no next
+				return Event{}, s.topic.why() // there will be no next
 			}
 		case <-s.done:
 		case <-ctx.Done():

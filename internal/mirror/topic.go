@@ -73,6 +73,13 @@ func (t *topic) waited(err error) error {
 	return fmt.Errorf("%w: %w", t.waiting, err)
 }
 
+// why is the error of a subscriber when there will be no next event.
+func (t *topic) why() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.err
+}
+
 // run is the topic's goroutine.
 func (t *topic) run() {
 	err := t.follow()
@@ -87,8 +94,11 @@ func (t *topic) run() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended, t.err = true, ErrClosed
-	if errors.Is(err, ErrTooLarge) {
+	switch {
+	case errors.Is(err, ErrTooLarge):
 		t.err = err
+	case errors.Is(err, store.ErrClosed):
+		t.err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	t.open()
 	close(t.events.tail.more)
