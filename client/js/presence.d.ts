@@ -32,6 +32,7 @@ export interface PresenceSocketOptions {
 	outboxBytes?: number;
 	/** What `for await` keeps for a slow reader. Default 1,024. */
 	iteratorMessages?: number;
+	/** In place of the global one, which Node has from 22 on. That of the package ws will do. */
 	WebSocket?: new (url: string, protocols?: string | string[]) => WebSocket;
 	fetch?: typeof fetch;
 }

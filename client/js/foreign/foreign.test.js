@@ -13,7 +13,9 @@ const { WebSocket: Reconnecting } = await import("partysocket");
 
 // A page, as far as the other libraries look.
 const page = new Window({ url: "http://localhost/" });
-for (const name of ["document", "navigator", "HTMLElement", "HTMLIFrameElement", "Node"]) globalThis[name] = page[name];
+for (const name of ["document", "navigator", "HTMLElement", "HTMLIFrameElement", "Node"]) {
+	Object.defineProperty(globalThis, name, { value: page[name], configurable: true, writable: true }); // newer Nodes have a navigator that cannot be set
+}
 for (const name of ["addEventListener", "removeEventListener"]) globalThis[name] = page[name].bind(page);
 globalThis.window = globalThis;
 // Vue wraps plain objects, and takes this class for one unless it has a browser's name.
