@@ -88,7 +88,7 @@ func (p *Presence) farewell(e *End) link.Farewell {
 // disconnected runs OnDisconnect on a goroutine of its own.
 func (s *Session) disconnected(e *End) {
 	p := s.p
-	p.log.Debug("session ended", "session", s.ID(), "user", s.user, "cause", string(e.Cause),
+	p.log.Debug("presence: session ended", "session", s.ID(), "user", s.user, "cause", string(e.Cause),
 		"code", e.Code, "quiet", e.Quiet)
 	hook := p.opts.OnDisconnect
 	if hook == nil {
@@ -99,7 +99,7 @@ func (s *Session) disconnected(e *End) {
 		defer p.running.Done()
 		defer func() {
 			if r := recover(); r != nil {
-				p.log.Error("OnDisconnect panicked", "session", s.ID(), "panic", fmt.Sprint(r))
+				p.log.Error("presence: OnDisconnect panicked", "session", s.ID(), "panic", fmt.Sprint(r))
 			}
 		}()
 		hook(s, *e)

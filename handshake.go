@@ -13,12 +13,12 @@ import (
 func (m *Mount) upgrade(u *upgrade, w http.ResponseWriter, r *http.Request) bool {
 	if r.Header.Get("Sec-WebSocket-Version") != "13" {
 		w.Header().Set("Sec-WebSocket-Version", "13")
-		http.Error(w, "Bad Request: only WebSocket version 13 is spoken here", http.StatusBadRequest)
+		m.badHandshake(w, r, "only WebSocket version 13 is spoken here")
 		return false
 	}
 	keys := r.Header.Values("Sec-WebSocket-Key")
 	if len(keys) != 1 || !validKey(strings.TrimSpace(keys[0])) {
-		http.Error(w, "Bad Request: Sec-WebSocket-Key must be 16 bytes in base64, once", http.StatusBadRequest)
+		m.badHandshake(w, r, "Sec-WebSocket-Key must be 16 bytes in base64, once")
 		return false
 	}
 	h := w.Header()
@@ -34,6 +34,10 @@ func (m *Mount) upgrade(u *upgrade, w http.ResponseWriter, r *http.Request) bool
 		return false
 	}
 	return true
+}
+
+func (m *Mount) badHandshake(w http.ResponseWriter, r *http.Request, what string) {
+	m.p.answer(w, r, http.StatusBadRequest, http.StatusText(http.StatusBadRequest)+": "+what, what)
 }
 
 func validKey(key string) bool {

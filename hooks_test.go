@@ -249,5 +249,6 @@ func TestNoHookWithoutProof(t *testing.T) {
 		}
 		b.nothingLeft()
 		require.Zero(t, hooked.Load())
+		require.Zero(t, b.p.Stats().Unverified, "who goes is not silent")
 	})
 }

@@ -213,6 +213,7 @@ func (s *Session) verify() error {
 		cause := CauseLost
 		if errors.Is(err, link.ErrUnproven) {
 			cause = CauseSilent
+			s.p.unverified.Add(1)
 		}
 		s.p.log.Debug("presence: not verified", "session", s.ID(), "user", s.user,
 			"within", s.p.opts.VerifyTimeout, "error", err)

@@ -90,6 +90,7 @@ func TestVerifyingLimit(t *testing.T) {
 		wait(10 * time.Second)
 		_, verifying := b.p.PlacesTaken()
 		require.Zero(t, verifying, "who never proved itself gave its place back")
+		require.EqualValues(t, 1, b.p.Stats().Unverified)
 		b.dial("/?user=late")
 	})
 }

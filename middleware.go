@@ -132,8 +132,9 @@ func (p *Presence) Middleware(next http.Handler) http.Handler {
 // any other error it is closed with 1011; the error is logged and not sent. A
 // panic ends the session as app-error and goes on.
 //
-// A request that is no upgrade gets what Identify refuses with, or 426; a
-// wrong origin 403; a ResponseWriter that cannot be hijacked 501.
+// A request that is no upgrade gets what Identify refuses with, or 426, with
+// another method than GET and HEAD 405; a wrong origin 403; a ResponseWriter that
+// cannot be hijacked 501. The log says why at level debug.
 func (p *Presence) Handler(serve func(context.Context, *Conn) error) http.Handler {
 	return (&Mount{p, p.mounts}).Handler(serve)
 }
@@ -264,8 +265,18 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 			p.log.Warn("presence: Identify returned what breaks a limit", "path", r.URL.Path, "error", bad.error)
 		}
 	}
-	p.log.Debug("presence: refused", "path", r.URL.Path, "status", code, "reason", err)
+	p.answer(w, r, code, text, err)
+}
+
+// answer ends a request that is no upgrade, or gets none, and logs why.
+func (p *Presence) answer(w http.ResponseWriter, r *http.Request, code int, text string, reason any) {
+	p.log.Debug("presence: refused", "path", r.URL.Path, "status", code, "reason", reason)
 	http.Error(w, text, code)
+}
+
+// deny is answer with no more than the status.
+func (p *Presence) deny(w http.ResponseWriter, r *http.Request, code int, reason string) {
+	p.answer(w, r, code, http.StatusText(code), reason)
 }
 
 // prepare does what Handler and Callback have in common before the upgrade:
@@ -276,7 +287,7 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 	p := m.p
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		p.deny(w, r, http.StatusMethodNotAllowed, "a WebSocket begins with GET, and this is "+r.Method)
 		return nil, false
 	}
 	switch {
@@ -284,10 +295,10 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 		m.answerPlain(w, r)
 		return nil, false
 	case !p.canHijack(w, r):
-		http.Error(w, http.StatusText(http.StatusNotImplemented), http.StatusNotImplemented)
+		p.deny(w, r, http.StatusNotImplemented, "the http.ResponseWriter cannot be hijacked")
 		return nil, false
 	case !p.originAllowed(r, m.set.OriginPatterns):
-		http.Error(w, http.StatusText(http.StatusForbidden), http.StatusForbidden)
+		p.deny(w, r, http.StatusForbidden, "a page of another origin: "+cutText(r.Header.Get("Origin")))
 		return nil, false
 	}
 	if u := upgradeOf(r); u != nil && u.p == p {
@@ -297,7 +308,7 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 		}
 		return u, false
 	}
-	u, ok := m.begin(w, r, m.set.rich, func() { http.NotFound(w, r) })
+	u, ok := m.begin(w, r, m.set.rich, func() { p.refuse(w, r, ErrUntracked) })
 	if !ok {
 		return nil, false
 	}
@@ -322,7 +333,8 @@ func (m *Mount) answerPlain(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 	}
-	http.Error(w, http.StatusText(http.StatusUpgradeRequired)+": this is a WebSocket", http.StatusUpgradeRequired)
+	m.p.answer(w, r, http.StatusUpgradeRequired,
+		http.StatusText(http.StatusUpgradeRequired)+": this is a WebSocket", whyNoUpgrade(r))
 }
 
 // decide lets a mount inside Middleware say who the session is.

@@ -47,6 +47,7 @@ type Presence struct {
 	sessions  atomic.Int64 // admitted and not yet released
 	verifying atomic.Int64
 
+	unverified    atomic.Uint64 // upgrades without a proof of life
 	queriesFailed atomic.Uint64 // because the store is away
 	unanswered    atomic.Int64  // until when that is known from a query
 

@@ -9,11 +9,17 @@ import (
 	"github.com/a4cafe1a/presence/store"
 )
 
-// Stats says what this node carries, and what went wrong with its store.
+// Stats says what this node carries, and what went wrong with its clients and
+// its store.
 // Counters begin at New.
 type Stats struct {
 	Sessions  int // on this node, pending ones included
 	Verifying int // upgrades under way
+
+	// Unverified counts upgrades whose client gave no sign of life within
+	// Options.VerifyTimeout. A few do so always. Many are a proxy that keeps
+	// frames back, or clients that answer only while they read, and do not.
+	Unverified uint64
 
 	// StoreAway: the last call of this node to the store failed, or one has
 	// been out for more than a second.
@@ -35,7 +41,8 @@ func (p *Presence) Stats() Stats {
 	n := p.member.Stats()
 	return Stats{
 		Sessions: int(p.sessions.Load()), Verifying: int(p.verifying.Load()),
-		StoreAway: p.member.Away(), StoreFailures: n.Failures + p.queriesFailed.Load(),
+		Unverified: p.unverified.Load(),
+		StoreAway:  p.member.Away(), StoreFailures: n.Failures + p.queriesFailed.Load(),
 		LeasesLost: n.Lost, Reasserts: n.Reasserts, Queued: n.Queued,
 	}
 }

@@ -28,6 +28,20 @@ func isUpgrade(r *http.Request) bool {
 		hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
 }
 
+// whyNoUpgrade says what isUpgrade misses. Proxies take these headers out unless
+// they are told not to.
+func whyNoUpgrade(r *http.Request) string {
+	switch {
+	case r.ProtoMajor != 1 || r.ProtoMinor < 1:
+		return r.Proto + " has no upgrade, HTTP/1.1 has"
+	case r.Method != http.MethodGet:
+		return "a WebSocket begins with GET, and this is " + r.Method
+	case !hasToken(r.Header["Upgrade"], "websocket"):
+		return "no header Upgrade: websocket, unless a proxy took it out"
+	}
+	return "no header Connection: Upgrade, unless a proxy took it out"
+}
+
 func hasToken(values []string, token string) bool {
 	for _, v := range values {
 		for part := range strings.SplitSeq(v, ",") {
