@@ -143,12 +143,7 @@ func (c *Conn) readUntil(p []byte, t time.Time) (int, error) {
 func (c *Conn) Arrive(hungUp bool) bool {
 	c.rmu.Lock()
 	before := c.last.Load()
-	for c.over.Load() == nil {
-		view, short := c.readOnce()
-		if view != Found || short && !hungUp {
-			break
-		}
-	}
+	c.readAll(!hungUp)
 	if c.last.Load() != before {
 		// It has just come: the kernel need not be asked. The coarse clock would
 		// let a silent client stay for up to a tick longer.
@@ -156,20 +151,30 @@ func (c *Conn) Arrive(hungUp bool) bool {
 		c.last.Store(now)
 		c.vouched.Store(now)
 	}
-	kept := c.keptLen() > 0
-	c.rmu.Unlock()
-	if c.due.Load() != 0 {
-		c.flush()
-	}
-	return kept
+	return c.haveRead()
 }
 
 // Drain reads until nothing is left or as much is kept as may be, and says
 // whether there is something to Take.
 func (c *Conn) Drain() bool {
 	c.rmu.Lock()
-	for c.over.Load() == nil && c.readAhead() == Found {
+	c.readAll(false)
+	return c.haveRead()
+}
+
+// readAll reads while there is something; shortIsLast: until a read is short.
+// c.rmu is held.
+func (c *Conn) readAll(shortIsLast bool) {
+	for c.over.Load() == nil {
+		if view, short := c.readOnce(); view != Found || short && shortIsLast {
+			return
+		}
 	}
+}
+
+// haveRead gives c.rmu back, sends what has become due, and says whether there
+// is something to Take.
+func (c *Conn) haveRead() bool {
 	kept := c.keptLen() > 0
 	if !kept {
 		c.breach()
