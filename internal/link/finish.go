@@ -67,11 +67,23 @@ func (c *Conn) goodbye(f Farewell, until time.Time) {
 	if c.nc.SetReadDeadline(until) != nil {
 		return
 	}
-	pooled := buffers.Get().(*[]byte)
-	defer buffers.Put(pooled)
+	c.discard()
+}
+
+// discard reads until the end. Most clients only answer the close frame, and
+// thousands may be waited for: a buffer is taken when more than that comes.
+func (c *Conn) discard() {
+	const few = 64
+	buf := make([]byte, few)
 	for {
-		if _, err := c.nc.Read(*pooled); err != nil {
+		n, err := c.nc.Read(buf)
+		if err != nil {
 			return
+		}
+		if n == few && len(buf) == few {
+			pooled := buffers.Get().(*[]byte)
+			defer buffers.Put(pooled)
+			buf = *pooled
 		}
 	}
 }

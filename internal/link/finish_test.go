@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
@@ -58,4 +59,43 @@ func TestNothingIsReadAfterTheEnd(t *testing.T) {
 	n, err := c.Read(make([]byte, 100))
 	require.ErrorIs(t, err, kicked)
 	require.Zero(t, n)
+}
+
+// Thousands may be told to go at once, and each waits for its client. Meanwhile
+// it holds a goroutine, but no buffer to speak of.
+func TestAGoodbyeThatWaitsHoldsNoBuffer(t *testing.T) {
+	const n = 500
+	w := wheel.New(0)
+	defer w.Stop()
+	conns := make([]*link.Conn, n)
+	clients := make([]net.Conn, n)
+	for i := range conns {
+		var mine net.Conn
+		mine, clients[i] = net.Pipe()
+		conns[i] = link.Plain(mine, &link.Config{Clock: w}, owner{})
+	}
+	before := heap()
+	for _, c := range conns {
+		c.Finish(net.ErrClosed, link.Farewell{Linger: time.Hour})
+	}
+	for _, client := range clients {
+		_, err := client.Write([]byte("late")) // it is read: the goodbye waits
+		require.NoError(t, err)
+	}
+	each := (heap() - before) / n
+	for _, client := range clients {
+		_, err := client.Write(make([]byte, 64<<10)) // and so is what is much
+		require.NoError(t, err)
+		require.NoError(t, client.Close())
+	}
+	require.Less(t, each, 2<<10, "bytes for each")
+}
+
+func heap() int {
+	var m runtime.MemStats
+	for range 2 { // a pool keeps what it has for one collection more
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
 }
