@@ -33,6 +33,11 @@ func TestJSON(t *testing.T) {
 		{"session of which little is known", presence.SessionInfo{ID: "1f0c6a2b9d3e4f50", User: "ann", Node: "one", Since: at},
 			`{"id":"1f0c6a2b9d3e4f50","user":"ann","node":"one","away":false,"local":false,"since":"2026-01-01T00:00:00Z"}`},
 		{"counts", presence.Counts{Users: 2, Sessions: 3}, `{"users":2,"sessions":3}`},
+		{"snapshot of nobody", presence.Event{Kind: presence.Snapshot, Topic: "room", Version: "7", At: at, Members: []presence.Member{}},
+			`{"kind":"snapshot","topic":"room","version":"7","at":"2026-01-01T00:00:00Z","members":[]}`},
+		{"leave", presence.Event{Kind: presence.Leave, Version: "8", At: at, Member: presence.Member{Status: presence.Status{User: "ann", State: presence.Offline}}, Cause: presence.CauseLost},
+			`{"kind":"leave","topic":"","version":"8","at":"2026-01-01T00:00:00Z","cause":"lost",
+			"member":{"user":"ann","state":"offline","away":false,"sessions":0}}`},
 		{"states as keys", map[presence.State]int{presence.Unknown: 1}, `{"unknown":1}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -53,6 +58,14 @@ func TestJSON(t *testing.T) {
 		require.NoError(t, s.UnmarshalText(text))
 		require.Equal(t, state, s)
 	}
+	for kind := presence.Snapshot; kind <= presence.Update; kind++ {
+		text, err := kind.MarshalText()
+		require.NoError(t, err)
+		var k presence.Kind
+		require.NoError(t, k.UnmarshalText(text))
+		require.Equal(t, kind, k)
+	}
+	require.Error(t, json.Unmarshal([]byte(`{"kind":"kind 7"}`), new(presence.Event)))
 	for _, bad := range []string{`{"state":"asleep"}`, `{"state":""}`, `{"state":3}`} {
 		require.Error(t, json.Unmarshal([]byte(bad), &back), bad)
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/a4cafe1a/presence/store"
 )
 
-// Kind says what an Event is.
+// Kind says what an Event is. As text, and so in JSON, it is the word that String
+// returns.
 type Kind uint8
 
 const (
@@ -41,17 +42,31 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", k)
 }
 
+// MarshalText returns what String does.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText takes one of the words of String. Another one is an error.
+func (k *Kind) UnmarshalText(text []byte) error {
+	for kind := Snapshot; kind <= Update; kind++ {
+		if string(text) == kind.String() {
+			*k = kind
+			return nil
+		}
+	}
+	return fmt.Errorf("presence: there is no kind of event %q", text)
+}
+
 // Event is a change of a topic's membership. Per user Join and Leave
 // alternate. Events are absolute: Member is all there is to know of the user
-// in the topic from here on.
+// in the topic from here on. In JSON it has what its Kind has.
 type Event struct {
-	Kind    Kind
-	Topic   string
-	Version string // of the membership, comparable for equality only
-	At      time.Time
-	Member  Member   // of Join, Leave and Update; of Leave with the Since of the visit that is over
-	Cause   Cause    // of Leave
-	Members []Member // of Snapshot; read-only
+	Kind    Kind      `json:"kind"`
+	Topic   string    `json:"topic"`
+	Version string    `json:"version"` // of the membership, comparable for equality only
+	At      time.Time `json:"at"`
+	Member  Member    `json:"member,omitzero"`  // of Join, Leave and Update; of Leave with the Since of the visit that is over
+	Cause   Cause     `json:"cause,omitzero"`   // of Leave
+	Members []Member  `json:"members,omitzero"` // of Snapshot; read-only
 }
 
 // Subscription is a stream of the events of one topic. Next and All are for

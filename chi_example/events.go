@@ -60,17 +60,7 @@ func (a api) events(w http.ResponseWriter, r *http.Request) {
 
 // format writes an event as the HTML standard's event stream wants it.
 func format(e presence.Event) string {
-	v := map[string]any{"topic": e.Topic, "version": e.Version, "at": e.At}
-	switch e.Kind {
-	case presence.Snapshot:
-		v["members"] = e.Members
-	case presence.Leave:
-		v["cause"] = e.Cause
-		fallthrough
-	default:
-		v["member"] = e.Member
-	}
-	data, err := json.Marshal(v)
+	data, err := json.Marshal(e)
 	if err != nil {
 		return ": an event could not be encoded\n\n"
 	}
