@@ -136,7 +136,7 @@ func (w *wire) carryOut(q *request) error {
 		if err := s.SetMeta(ctx, a.Meta); err != nil {
 			return err
 		}
-		w.meta = s.metaNow()
+		w.meta = s.own().meta
 	}
 	return nil
 }
@@ -158,22 +158,14 @@ func (w *wire) allowed(a Ask) bool {
 	case AskLeave:
 		return w.joined[a.Topic]
 	case AskSet:
-		now := s.metaNow()
+		now := s.own().meta
 		return now == nil || string(now) == string(w.meta)
 	}
 	return false
 }
 
-func (s *Session) metaNow() json.RawMessage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.own().meta
-}
-
 // in says whether the session was put into the topic.
 func (s *Session) in(topic string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	_, found := slices.BinarySearch(s.own().topics, topic)
 	return found
 }

@@ -149,11 +149,8 @@ func (s *Session) lookAtClock(now wheel.Time) wheel.Time {
 		}
 		next = min(next, g.by)
 	}
-	s.mu.Lock()
-	expires := s.own().expires
-	s.mu.Unlock()
-	if !expires.IsZero() {
-		left := time.Until(expires)
+	if own := s.extra.Load(); own != nil && !own.expires.IsZero() {
+		left := time.Until(own.expires)
 		if left <= 0 {
 			s.end(End{Cause: CauseExpired, Code: codeExpired, Text: "expired"})
 			return 0

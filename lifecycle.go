@@ -123,11 +123,11 @@ func (s *Session) opLocked() store.Op {
 	own := s.own()
 	op := store.Op{
 		Kind: store.OpAdd, User: s.user, Session: s.ID(),
-		Topics: own.topics, Meta: own.meta, Away: s.away, Anonymous: !s.named,
+		Topics: own.topics, Meta: own.meta, Away: s.marks.has(markAway), Anonymous: !s.named,
 		Limit: s.p.opts.Limits.PerUser, WhenFull: store.UserLimit(s.p.opts.Limits.WhenUserFull),
 	}
 	if s.dated {
-		op.Since = time.Unix(0, s.since).UTC()
+		op.Since = time.Unix(0, s.since.Load()).UTC()
 	}
 	return op
 }
@@ -147,7 +147,8 @@ func (s *Session) decided(r store.Result) {
 	case store.Done, store.TooLarge:
 		s.mu.Lock()
 		if !r.Since.IsZero() {
-			s.since, s.dated = r.Since.UnixNano(), true
+			s.since.Store(r.Since.UnixNano())
+			s.dated = true
 		}
 		if r.Status == store.TooLarge {
 			own := s.own()

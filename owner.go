@@ -13,14 +13,14 @@ import (
 type owner Session
 
 var (
-	_ link.Owner   = (*owner)(nil)
-	_ wheel.Item   = (*owner)(nil)
-	_ wheel.Warmer = (*owner)(nil)
+	_ link.Owner = (*owner)(nil)
+	_ wheel.Item = (*owner)(nil)
 )
 
 // Warm touches what a look needs.
 func (o *owner) Warm() {
 	o.ended.Load()
+	o.touched.Load()
 	o.marks.Load()
 	if o.conn != nil {
 		o.conn.Warm()
@@ -106,9 +106,12 @@ func (s *Session) endGoodbye(otherwise Cause) {
 // setAway tells others that the client has fallen quiet, or is back.
 func (s *Session) setAway(away bool) {
 	s.mu.Lock()
-	changed := s.away != away && s.ended.Load() == nil
-	if changed {
-		s.away = away
+	changed := s.marks.has(markAway) != away && s.ended.Load() == nil
+	switch {
+	case changed && away:
+		s.marks.set(markAway)
+	case changed:
+		s.marks.unset(markAway)
 	}
 	listed := s.listed
 	s.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -67,7 +68,7 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 	}
 	defer q.done()
 	var st Status
-	p.describe(&st, &q.records[0], p.moment())
+	p.describe(&st, &q.records[0], nil, moment{}) // no session is here
 	switch st.State {
 	case Unknown:
 		return false, failed("lookup", ErrUnknown)
@@ -102,8 +103,12 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 		return nil, err
 	}
 	all, unknown, now := make([]Status, len(users)), false, p.moment()
+	var newest [findSome]*Session
 	for i := range q.records {
-		p.describe(&all[i], &q.records[i], now)
+		if i%findSome == 0 {
+			p.registry.find(newest[:], users[i:min(i+findSome, len(users))])
+		}
+		p.describe(&all[i], &q.records[i], newest[i%findSome], now)
 		unknown = unknown || all[i].State == Unknown
 		if all[i].State == Online {
 			continue // so the name is valid
@@ -156,37 +161,38 @@ type moment struct {
 
 func (p *Presence) moment() moment { return moment{time.Now().Round(0), p.wheel.Exact()} }
 
-// describe fills in st: what the store says, and what this node knows better.
-func (p *Presence) describe(st *Status, r *store.UserRecord, now moment) {
-	var few [8]*Session
-	local := p.registry.appendByUser(few[:0], r.User)
+// describe fills in st: what the store says, and what this node knows better. It
+// has the newest of the user's sessions here, nil for none.
+func (p *Presence) describe(st *Status, r *store.UserRecord, newest *Session, now moment) {
 	*st = statusOf(r)
-	st.Sessions = len(local)
+	elsewhere := 0
 	for i := range r.Sessions {
 		if r.Sessions[i].Node != p.node.ID {
-			st.Sessions++
+			elsewhere++
 		}
 	}
-	if len(local) == 0 {
-		if st.State == Online && st.Sessions == 0 {
+	st.Sessions = elsewhere
+	if newest == nil {
+		if st.State == Online && elsewhere == 0 {
 			st.State = Grace // the store is about to be told
 		}
 		return
 	}
 	st.State = Online
-	allAway := true
-	for _, s := range local {
-		since, seen, away := s.brief(now)
-		if st.Since.IsZero() || since.Before(st.Since) {
-			st.Since = since
-		}
-		if seen.After(st.LastSeen) {
-			st.LastSeen = seen
-		}
-		allAway = allAway && away
+	away, since, heard := true, int64(math.MaxInt64), wheel.Time(0)
+	for s := newest; s != nil; s = s.next.Load() {
+		st.Sessions++
+		since, heard = min(since, s.since.Load()), max(heard, s.lastByte())
+		away = away && s.marks.has(markAway)
 	}
-	if st.Sessions == len(local) {
-		st.Away = allAway
+	if st.Since.IsZero() || since < st.Since.UnixNano() {
+		st.Since = time.Unix(0, since).UTC()
+	}
+	if t := now.wall.Add(-time.Duration(max(0, now.exact-heard))); t.After(st.LastSeen) {
+		st.LastSeen = t
+	}
+	if elsewhere == 0 {
+		st.Away = away
 	}
 }
 

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"hash/maphash"
+	"runtime"
 	"sync"
 
 	"github.com/a4cafe1a/presence/internal/hashset"
@@ -17,29 +18,24 @@ type registry struct {
 
 const registryShards = 64
 
+// idShard is locked by who changes it.
 type idShard struct {
-	mu  sync.RWMutex
-	set hashset.Set[*Session]
+	mu  sync.Mutex
+	set hashset.Set[Session]
+	_   [40]byte // its own cache line
 }
 
 // userShard chains the sessions of a user through Session.next, newest first:
-// nearly all users have one.
+// nearly all users have one. It is locked by who changes it.
 type userShard struct {
-	mu  sync.RWMutex
-	set hashset.Set[*Session]
+	mu  sync.Mutex
+	set hashset.Set[Session]
+	_   [40]byte // its own cache line
 }
 
 func newRegistry() *registry { return &registry{seed: maphash.MakeSeed()} }
 
 func (r *registry) idShard(id uint64) *idShard { return &r.ids[id%registryShards] }
-
-// find returns the session with an ID, or nil. i.mu is held.
-func (i *idShard) find(id uint64) *Session {
-	if at := i.set.At(id, func(s *Session) bool { return s.id == id }); at != nil {
-		return *at
-	}
-	return nil
-}
 
 func idOf(s *Session) uint64 { return s.id }
 
@@ -49,25 +45,18 @@ func (r *registry) hashOf(s *Session) uint64 { return r.hash(s.user) }
 
 func (r *registry) userShard(hash uint64) *userShard { return &r.users[hash%registryShards] }
 
-// at is where the newest session of a user is, or nil. u.mu is held, here and
-// below.
-func (u *userShard) at(hash uint64, user string) **Session {
-	return u.set.At(hash, func(s *Session) bool { return s.user == user })
-}
-
-func (u *userShard) newest(hash uint64, user string) *Session {
-	if at := u.at(hash, user); at != nil {
-		return *at
-	}
-	return nil
+// newest is the newest session of a user, which has the hash, or nil.
+func (r *registry) newest(hash uint64, user string) *Session {
+	return r.userShard(hash).set.Get(hash, func(s *Session) bool { return s.user == user })
 }
 
 func (r *registry) add(s *Session) {
 	h := r.hashOf(s)
 	u := r.userShard(h)
 	u.mu.Lock()
-	if at := u.at(h, s.user); at != nil {
-		s.next, *at = *at, s
+	if newest := r.newest(h, s.user); newest != nil {
+		s.next.Store(newest)
+		u.set.Replace(h, newest, s)
 	} else {
 		u.set.Add(s, r.hashOf)
 	}
@@ -82,7 +71,7 @@ func (r *registry) add(s *Session) {
 func (r *registry) remove(s *Session) bool {
 	i := r.idShard(s.id)
 	i.mu.Lock()
-	ok := i.set.Delete(s.id, func(other *Session) bool { return other == s }, idOf)
+	ok := i.set.Delete(s, idOf)
 	i.mu.Unlock()
 	if !ok {
 		return false
@@ -91,55 +80,78 @@ func (r *registry) remove(s *Session) bool {
 	u := r.userShard(h)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	at := u.at(h, s.user)
-	if *at == s && s.next == nil {
-		u.set.Delete(h, func(other *Session) bool { return other == s }, r.hashOf)
-		return true
+	// Its own next stays as it is: somebody may be on the way along the chain.
+	older, at := s.next.Load(), r.newest(h, s.user)
+	switch {
+	case at == s && older == nil:
+		u.set.Delete(s, r.hashOf)
+	case at == s:
+		u.set.Replace(h, s, older)
+	default:
+		for at.next.Load() != s {
+			at = at.next.Load()
+		}
+		at.next.Store(older)
 	}
-	for *at != s {
-		at = &(*at).next
-	}
-	*at = s.next
 	return true
 }
 
 func (r *registry) byID(id uint64) *Session {
-	i := r.idShard(id)
-	i.mu.RLock()
-	defer i.mu.RUnlock()
-	return i.find(id)
+	return r.idShard(id).set.Get(id, func(s *Session) bool { return s.id == id })
 }
 
 // online says whether the user has a live session here.
-func (r *registry) online(user string) bool {
-	h := r.hash(user)
-	u := r.userShard(h)
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	return u.at(h, user) != nil
-}
+func (r *registry) online(user string) bool { return r.newest(r.hash(user), user) != nil }
 
 // byUser returns the user's sessions here, newest first.
-func (r *registry) byUser(user string) []*Session { return r.appendByUser(nil, user) }
-
-func (r *registry) appendByUser(all []*Session, user string) []*Session {
-	h := r.hash(user)
-	u := r.userShard(h)
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	for s := u.newest(h, user); s != nil; s = s.next {
+func (r *registry) byUser(user string) (all []*Session) {
+	for s := r.newest(r.hash(user), user); s != nil; s = s.next.Load() {
 		all = append(all, s)
 	}
 	return all
 }
 
+// find finds the newest session of each of at most findSome users. It goes one
+// step of the way for all before it goes the next: so the processor waits for
+// the memory of many at once.
+func (r *registry) find(newest []*Session, users []string) {
+	var hashes [findSome]uint64
+	for i, user := range users {
+		hashes[i] = r.hash(user)
+	}
+	for _, h := range hashes[:len(users)] {
+		r.userShard(h).set.Touch(h)
+	}
+	for i, h := range hashes[:len(users)] {
+		newest[i] = r.userShard(h).set.Guess(h)
+	}
+	var touched int64
+	for _, s := range newest[:len(users)] {
+		if s != nil {
+			touched += s.touched.Load() + s.since.Load() + int64(len(s.user))
+		}
+	}
+	for _, s := range newest[:len(users)] {
+		if s != nil {
+			touched += int64(s.user[0])
+			if s.conn != nil {
+				touched += int64(s.conn.LastByte())
+			}
+		}
+	}
+	runtime.KeepAlive(touched)
+	for i, user := range users {
+		if s := newest[i]; s != nil && s.user != user {
+			newest[i] = r.newest(hashes[i], user)
+		}
+	}
+}
+
+const findSome = 64
+
 // oldest returns the user's oldest session here and how many there are.
 func (r *registry) oldest(user string) (s *Session, n int) {
-	h := r.hash(user)
-	u := r.userShard(h)
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	for at := u.newest(h, user); at != nil; at = at.next {
+	for at := r.newest(r.hash(user), user); at != nil; at = at.next.Load() {
 		s = at
 		n++
 	}
@@ -149,16 +161,8 @@ func (r *registry) oldest(user string) (s *Session, n int) {
 // all calls f for every session. Sessions that come or go meanwhile may be
 // missed or seen.
 func (r *registry) all(f func(*Session)) {
-	var batch []*Session
 	for i := range r.ids {
-		shard := &r.ids[i]
-		shard.mu.RLock()
-		batch = batch[:0]
-		for s := range shard.set.All() {
-			batch = append(batch, s)
-		}
-		shard.mu.RUnlock()
-		for _, s := range batch {
+		for s := range r.ids[i].set.All() {
 			f(s)
 		}
 	}

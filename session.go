@@ -22,33 +22,33 @@ import (
 // Identify, live from verification, then ended. All methods may be called
 // concurrently; only those that take a context may wait.
 type Session struct {
-	p    *Presence
-	set  *settings
-	id   uint64
-	user string
-	next *Session // of the same user, older; the registry's
-	conn *link.Conn
-	wire *wire // of presence.v1; set before the upgrade
-
+	// What a look needs is together, then what a query needs: between two of them
+	// the caches forget it, and each line of them is a wait.
+	p       *Presence
+	set     *settings
 	ended   atomic.Pointer[End]
 	goodbye atomic.Pointer[goodbye] // a close handshake is under way
 	trial   atomic.Pointer[trial]   // it is to prove that it is alive
-	touched atomic.Int64            // without a conn: the last sign of life
+	extra   atomic.Pointer[extra]   // what most sessions have none of; stored under mu
 	pulse   pulse                   // of the scheduler
+	conn    *link.Conn
+	touched atomic.Int64 // without a conn: the last sign of life
+	marks   marks
+	named   bool
+	user    string
+	next    atomic.Pointer[Session] // of the same user, older; the registry's
+	since   atomic.Int64            // on the store's wall once it has answered, on this node's until then; stored under mu
+
+	id   uint64
+	wire *wire // of presence.v1; set before the upgrade
 
 	mu       sync.Mutex
 	ref      wheel.Ref
 	peer     *Peer     // of a Callback
-	extra    *extra    // what most sessions have none of
 	contexts *contexts // nil: nobody has asked for one
-	since    int64     // on the store's wall once it has answered, on this node's until then
-	dated    bool      // it has
+	dated    bool      // the store has answered
 	listed   bool      // the store was told
-	away     bool
 	hooks    hookState
-
-	named bool
-	marks marks
 }
 
 // extra is replaced, never changed.
@@ -92,6 +92,7 @@ const (
 	markParked                      // read by the poller
 	markLooking                     // a look is running
 	markAgain                       // another was due meanwhile
+	markAway                        // as others were told; changed under Session.mu
 )
 
 func (m *marks) has(mark uint32) bool { return m.Load()&mark != 0 }
@@ -122,7 +123,8 @@ type SessionInfo struct {
 }
 
 func (p *Presence) newSession(set *settings, id Identity) *Session {
-	s := &Session{p: p, set: set, id: p.newID(), since: time.Now().UnixNano()}
+	s := &Session{p: p, set: set, id: p.newID()}
+	s.since.Store(time.Now().UnixNano())
 	s.identify(id)
 	s.touched.Store(int64(p.wheel.Exact()))
 	return s
@@ -145,19 +147,21 @@ func cloneAll(names []string) []string {
 	return names
 }
 
-// own is what the session has of its own. s.mu is held.
+// own is what the session has of its own. Who is going to change it holds s.mu.
 func (s *Session) own() extra {
-	if s.extra == nil {
-		return extra{}
+	if e := s.extra.Load(); e != nil {
+		return *e
 	}
-	return *s.extra
+	return extra{}
 }
 
+// setExtra replaces it. s.mu is held.
 func (s *Session) setExtra(e extra) {
-	s.extra = nil
-	if len(e.topics) > 0 || e.meta != nil || !e.expires.IsZero() {
-		s.extra = &e
+	if len(e.topics) == 0 && e.meta == nil && e.expires.IsZero() {
+		s.extra.Store(nil)
+		return
 	}
+	s.extra.Store(&e)
 }
 
 // newID never repeats within a start, and hardly ever at all.
@@ -221,22 +225,14 @@ func (s *Session) Info() SessionInfo {
 	own := s.own()
 	info := SessionInfo{
 		ID: s.ID(), User: s.user, Node: s.p.node.Name,
-		Topics: slices.Clone(own.topics), Meta: own.meta, Away: s.away,
-		Local: true, Since: time.Unix(0, s.since).UTC(),
+		Topics: slices.Clone(own.topics), Meta: own.meta, Away: s.marks.has(markAway),
+		Local: true, Since: time.Unix(0, s.since.Load()).UTC(),
 		LastSeen: time.Now().Add(-max(0, s.quiet(s.p.wheel.Exact()))).Round(0),
 	}
 	if s.conn != nil {
 		info.RTT = s.conn.RTT()
 	}
 	return info
-}
-
-// brief is what a Status needs of Info.
-func (s *Session) brief(now moment) (since, seen time.Time, away bool) {
-	s.mu.Lock()
-	nanos, away := s.since, s.away
-	s.mu.Unlock()
-	return time.Unix(0, nanos).UTC(), now.wall.Add(-max(0, s.quiet(now.exact))), away
 }
 
 func (s *Session) lastByte() wheel.Time {

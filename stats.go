@@ -56,7 +56,7 @@ const awayWait = 50 * time.Millisecond
 // this node knows is told at once.
 func (p *Presence) ask(ctx context.Context, op string, f func(context.Context) error) error {
 	within := ctx
-	if p.member.Away() || int64(p.wheel.Exact()) < p.unanswered.Load() {
+	if until := p.unanswered.Load(); p.member.Away() || until != 0 && int64(p.wheel.Exact()) < until {
 		var cancel context.CancelFunc
 		within, cancel = context.WithTimeout(ctx, awayWait)
 		defer cancel()

@@ -1,4 +1,4 @@
 package hashset
 
 // Room is how many slots there are.
-func (s *Set[E]) Room() int { return len(s.slots) }
+func (s *Set[T]) Room() int { return len(s.table.Load().groups) * groupSlots }

@@ -1,128 +1,221 @@
-// Package hashset is a hash table of values that know their own key. A map
-// keeps the key beside the value once more: for a pointer to something that has
-// a name, three times as much memory.
+// Package hashset is a hash table of pointers to values that know their own
+// key, which is read without a lock. A map keeps the key beside the pointer once
+// more, in three times as much memory, and its readers need a lock.
 package hashset
 
-import "iter"
+import (
+	"iter"
+	"math/bits"
+	"sync/atomic"
+)
 
-// Set is an open-addressed table with linear probing. The zero Set is empty.
-// It is not safe for concurrent changes. Hashes are the caller's: always the
-// same for the same value, and as good as any in their 64 bits.
-type Set[E any] struct {
-	tags  []uint8 // of the slots: 0 where it is free, else some bits of the hash
-	slots []E
+// Set is a hash table in groups of seven slots, probed one group after the
+// other. A group is one cache line, and one wait for memory. The zero Set is
+// empty.
+//
+// Get, Touch, Guess and All may be called at any time. The other methods are for one
+// caller at a time. A reader finds what is in from before it begins until it is
+// done. Hashes are the caller's: always the same for the same value, and as good
+// as any in their 64 bits.
+type Set[T any] struct {
+	table atomic.Pointer[table[T]]
 	len   int
 }
 
-// A table is between an eighth and three quarters full.
-const least = 8
+// A table has a power of two of groups, and is at most six sevenths full. What
+// is in stays where it is, until it is deleted or another table takes the place
+// of this one: so a reader does not miss it.
+type table[T any] struct{ groups []group[T] }
 
-// Len returns how many values are in.
-func (s *Set[E]) Len() int { return s.len }
+// A group counts the values that went past it because it was full, as F14 does:
+// where none did a search ends, and nothing has to move when a value is deleted.
+type group[T any] struct {
+	// tags has a byte for each slot: 0 where it is free, else some bits of the
+	// hash. The highest byte is how many went past; 255 stands for that and more,
+	// and stays.
+	tags  atomic.Uint64
+	slots [groupSlots]atomic.Pointer[T]
+}
 
-// place is where a value belongs, and its tag.
-func (s *Set[E]) place(hash uint64) (i int, tag uint8) {
+const (
+	groupSlots = 7
+	onePast    = 1 << 56
+	tagBits    = onePast - 1
+	lowBits    = 0x01010101010101 // of every tag
+	highBits   = 0x80808080808080
+)
+
+// place is the group where a value belongs, and its tag.
+func (t *table[T]) place(hash uint64) (i int, tag uint64) {
 	// Callers spread over many sets by the same bits.
 	hash ^= hash >> 32
 	hash *= 0x9e3779b97f4a7c15
-	return int(hash>>32) & (len(s.slots) - 1), uint8(hash>>25) | 0x80
+	return int(hash>>32) & (len(t.groups) - 1), hash>>25&0x7f | 0x80
 }
 
-// At returns where the value is that matches, to be read or replaced by one of
-// the same hash before the next change, or nil.
-func (s *Set[E]) At(hash uint64, match func(E) bool) *E {
-	if i := s.find(hash, match); i >= 0 {
-		return &s.slots[i]
+func (t *table[T]) after(i int) int { return (i + 1) & (len(t.groups) - 1) }
+
+// with returns the highest bit of each slot that has a tag. Behind such a slot
+// it may be wrong about others.
+func with(tags, tag uint64) uint64 {
+	x := tags&tagBits ^ tag*lowBits
+	return (x - lowBits) & ^x & highBits
+}
+
+// slotOf is the first slot whose bit is set.
+func slotOf(highest uint64) int { return bits.TrailingZeros64(highest) / 8 }
+
+func past(tags uint64) uint64 { return tags >> 56 }
+
+// Len returns how many values are in.
+func (s *Set[T]) Len() int { return s.len }
+
+// Get returns the value that matches, or nil.
+func (s *Set[T]) Get(hash uint64, match func(*T) bool) *T {
+	t := s.table.Load()
+	if t == nil {
+		return nil
+	}
+	i, tag := t.place(hash)
+	for range t.groups {
+		g := &t.groups[i]
+		tags := g.tags.Load()
+		for found := with(tags, tag); found != 0; found &= found - 1 {
+			// It may have been deleted since the tags were read.
+			if e := g.slots[slotOf(found)].Load(); e != nil && match(e) {
+				return e
+			}
+		}
+		if past(tags) == 0 {
+			break
+		}
+		i = t.after(i)
 	}
 	return nil
 }
 
-// Guess returns a value that is likely the one with the hash, without looking at
-// it. ok is false when there is none.
-func (s *Set[E]) Guess(hash uint64) (e E, ok bool) {
-	if s.len == 0 {
-		return e, false
+// Touch loads what a Get will look at first. Who looks for many touches all of
+// them before: the processor then waits for memory once, not for each.
+func (s *Set[T]) Touch(hash uint64) {
+	if t := s.table.Load(); t != nil {
+		i, _ := t.place(hash)
+		t.groups[i].tags.Load()
 	}
-	i, tag := s.place(hash)
-	for s.tags[i] != 0 {
-		if s.tags[i] == tag {
-			return s.slots[i], true
-		}
-		i = (i + 1) & (len(s.slots) - 1)
-	}
-	return e, false
 }
 
-func (s *Set[E]) find(hash uint64, match func(E) bool) int {
-	if s.len == 0 {
-		return -1
-	}
-	i, tag := s.place(hash)
-	for s.tags[i] != 0 {
-		if s.tags[i] == tag && match(s.slots[i]) {
-			return i
-		}
-		i = (i + 1) & (len(s.slots) - 1)
-	}
-	return -1
+// Guess returns a value that is likely the one with the hash, without looking at
+// it. It is nil only when that is not in.
+func (s *Set[T]) Guess(hash uint64) *T {
+	return s.Get(hash, func(*T) bool { return true })
 }
 
 // Add puts in a value that is not there yet. hash is also asked for the others
 // when the table grows.
-func (s *Set[E]) Add(e E, hash func(E) uint64) {
-	if (s.len+1)*4 > len(s.slots)*3 {
-		s.resize(max(least, 2*len(s.slots)), hash)
+func (s *Set[T]) Add(e *T, hash func(*T) uint64) {
+	t := s.table.Load()
+	switch {
+	case t == nil:
+		t = s.resize(1, hash)
+	case s.len == len(t.groups)*(groupSlots-1):
+		t = s.resize(2*len(t.groups), hash)
 	}
-	s.put(e, hash(e))
+	t.put(e, hash(e))
 	s.len++
 }
 
-func (s *Set[E]) put(e E, hash uint64) {
-	i, tag := s.place(hash)
-	for s.tags[i] != 0 {
-		i = (i + 1) & (len(s.slots) - 1)
+func (t *table[T]) put(e *T, hash uint64) {
+	i, tag := t.place(hash)
+	for {
+		g := &t.groups[i]
+		tags := g.tags.Load()
+		if free := ^tags & highBits; free != 0 {
+			slot := slotOf(free)
+			g.slots[slot].Store(e) // first, for readers
+			g.tags.Store(tags | tag<<(8*slot))
+			return
+		}
+		if past(tags) < 255 {
+			g.tags.Store(tags + onePast)
+		}
+		i = t.after(i)
 	}
-	s.tags[i], s.slots[i] = tag, e
 }
 
-func (s *Set[E]) resize(size int, hash func(E) uint64) {
-	old := *s
-	s.tags, s.slots = make([]uint8, size), make([]E, size)
-	for e := range old.All() {
-		s.put(e, hash(e))
+func (s *Set[T]) resize(size int, hash func(*T) uint64) *table[T] {
+	t := &table[T]{make([]group[T], size)}
+	for e := range s.All() {
+		t.put(e, hash(e))
 	}
+	s.table.Store(t)
+	return t
 }
 
-// Delete takes out the value that matches, and says whether there was one.
-func (s *Set[E]) Delete(h uint64, match func(E) bool, hash func(E) uint64) bool {
-	free := s.find(h, match)
-	if free < 0 {
+// Replace puts a value into the place of another with the same hash, which is in.
+func (s *Set[T]) Replace(hash uint64, old, e *T) {
+	g, slot, _ := s.table.Load().find(hash, old)
+	g.slots[slot].Store(e)
+}
+
+// Delete takes a value out, and says whether it was in. hash is asked for the
+// others when the table shrinks.
+func (s *Set[T]) Delete(e *T, hash func(*T) uint64) bool {
+	t := s.table.Load()
+	if t == nil {
 		return false
 	}
-	// What was moved on from here moves back, so that no search ends too soon
-	// (Knuth, The Art of Computer Programming, volume 3, section 6.4, R).
-	mask := len(s.slots) - 1
-	for i := (free + 1) & mask; s.tags[i] != 0; i = (i + 1) & mask {
-		if at, _ := s.place(hash(s.slots[i])); (i-at)&mask >= (i-free)&mask {
-			s.tags[free], s.slots[free] = s.tags[i], s.slots[i]
-			free = i
-		}
+	h := hash(e)
+	g, slot, before := t.find(h, e)
+	if g == nil {
+		return false
 	}
-	var none E
-	s.tags[free], s.slots[free] = 0, none
+	g.tags.And(^uint64(0xff << (8 * slot)))
+	g.slots[slot].Store(nil)
+	i, _ := t.place(h)
+	for range before {
+		if g := &t.groups[i]; past(g.tags.Load()) < 255 {
+			g.tags.Add(^uint64(onePast - 1))
+		}
+		i = t.after(i)
+	}
 	s.len--
-	if s.len*8 < len(s.slots) && len(s.slots) > least {
-		s.resize(len(s.slots)/2, hash)
+	if size := len(t.groups) / 2; size > 0 && s.len < 2*size { // less than a seventh is used
+		s.resize(size, hash)
 	}
 	return true
 }
 
-// All yields every value. The set must not be changed meanwhile.
-func (s *Set[E]) All() iter.Seq[E] {
-	return func(yield func(E) bool) {
-		for i, tag := range s.tags {
-			if tag != 0 && !yield(s.slots[i]) {
-				return
+// find returns where a value is, and how many groups it went past, or nil.
+func (t *table[T]) find(hash uint64, e *T) (g *group[T], slot, before int) {
+	i, tag := t.place(hash)
+	for before := range len(t.groups) {
+		g := &t.groups[i]
+		tags := g.tags.Load()
+		for found := with(tags, tag); found != 0; found &= found - 1 {
+			if slot := slotOf(found); g.slots[slot].Load() == e {
+				return g, slot, before
+			}
+		}
+		if past(tags) == 0 {
+			break
+		}
+		i = t.after(i)
+	}
+	return nil, 0, 0
+}
+
+// All yields every value. One that comes or goes meanwhile may be yielded or
+// not.
+func (s *Set[T]) All() iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		t := s.table.Load()
+		if t == nil {
+			return
+		}
+		for i := range t.groups {
+			for slot := range groupSlots {
+				if e := t.groups[i].slots[slot].Load(); e != nil && !yield(e) {
+					return
+				}
 			}
 		}
 	}

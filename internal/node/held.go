@@ -1,46 +1,41 @@
 package node
 
-import (
-	"github.com/a4cafe1a/presence/internal/hashset"
-	"github.com/a4cafe1a/presence/store"
-)
+import "github.com/a4cafe1a/presence/store"
 
 // held is the set of sessions that the store has acknowledged under a lease,
 // by their digests, as a Summary describes them.
 type held struct {
-	parts  [16]hashset.Set[uint64] // so that none is long in growing
-	length int
-	digest uint64
-}
-
-func self(digest uint64) uint64 { return digest }
-
-func (h *held) part(digest uint64) *hashset.Set[uint64] {
-	return &h.parts[digest%uint64(len(h.parts))]
+	digests map[uint64]struct{}
+	digest  uint64 // of all
 }
 
 func (h *held) add(session string) {
 	d := store.Digest(session)
-	if h.hasDigest(d) {
+	if _, ok := h.digests[d]; ok {
 		return
 	}
-	h.part(d).Add(d, self)
-	h.length++
+	if h.digests == nil {
+		h.digests = map[uint64]struct{}{}
+	}
+	h.digests[d] = struct{}{}
 	h.digest ^= d
 }
 
 func (h *held) remove(session string) {
 	d := store.Digest(session)
-	if h.part(d).Delete(d, func(other uint64) bool { return other == d }, self) {
-		h.length--
-		h.digest ^= d
+	if _, ok := h.digests[d]; !ok {
+		return
+	}
+	delete(h.digests, d)
+	h.digest ^= d
+	if len(h.digests) == 0 {
+		h.digests = nil // a map never shrinks
 	}
 }
 
-func (h *held) has(session string) bool { return h.hasDigest(store.Digest(session)) }
-
-func (h *held) hasDigest(d uint64) bool {
-	return h.part(d).At(d, func(other uint64) bool { return other == d }) != nil
+func (h *held) has(session string) bool {
+	_, ok := h.digests[store.Digest(session)]
+	return ok
 }
 
-func (h *held) count() int { return h.length }
+func (h *held) count() int { return len(h.digests) }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,14 +33,16 @@ func BenchmarkExact(b *testing.B) {
 
 // session is as much of a session as a look must touch.
 type session struct {
-	heard wheel.Time
+	heard atomic.Int64
 	_     [120]byte
 }
 
 const interval = 25 * time.Second
 
+func (s *session) Warm() { s.heard.Load() }
+
 func (s *session) Look(now wheel.Time) wheel.Time {
-	s.heard = now
+	s.heard.Store(int64(now))
 	return now + wheel.Time(interval)
 }
 

@@ -251,12 +251,22 @@ func (s *shard) advance(now Time) {
 // warm brings the next items closer. Their memory is cold, and the CPU waits for
 // many at once as long as for one.
 func (s *shard) warm(next []ref) {
-	for _, r := range next {
-		if e := s.entry(r); e != nil {
-			if it, ok := e.item.(Warmer); ok {
-				it.Warm()
-			}
+	// One step of the way for all, then the next step: so few instructions are
+	// between the waits that the CPU has all of them in sight.
+	var entries [warmAhead]*entry
+	for i, r := range next {
+		entries[i] = s.items.at(r.index)
+	}
+	var items [warmAhead]Item
+	n := 0
+	for i, r := range next {
+		if e := entries[i]; e != nil && e.gen != 0 && e.seq == r.seq {
+			items[n] = e.item
+			n++
 		}
+	}
+	for _, it := range items[:n] {
+		it.Warm()
 	}
 }
 

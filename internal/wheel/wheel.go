@@ -31,19 +31,16 @@ type Time int64
 
 // Item needs a look from time to time.
 type Item interface {
+	// Warm is called shortly before Look, with a lock of the wheel held. It loads
+	// what Look will need into the cache, and changes nothing.
+	Warm()
+
 	// Look is told the time and answers when it wants the next look; an answer
 	// that has passed means the next tick, and 0 takes the item out. It is
 	// called without any lock of the wheel, so it may use the wheel, except
 	// Stop. It is never called concurrently for one Add. While it runs no other
 	// item of its shard is looked at, so it must not wait for anything.
 	Look(now Time) (next Time)
-}
-
-// A Warmer is an Item that wants to be touched shortly before its Look.
-type Warmer interface {
-	// Warm loads what Look will need, and changes nothing. It is called with a
-	// lock of the wheel held.
-	Warm()
 }
 
 // Ref names what an Add put in. It is comparable. The zero Ref names nothing,

@@ -20,6 +20,8 @@ type item func(now wheel.Time) wheel.Time
 
 func (f item) Look(now wheel.Time) wheel.Time { return f(now) }
 
+func (f item) Warm() {}
+
 // at is a time of the wheel.
 func at(d time.Duration) wheel.Time { return wheel.Time(d) }
 

@@ -80,7 +80,7 @@ type Store struct {
 // stripe holds some of the users.
 type stripe struct {
 	mu    sync.RWMutex
-	users hashset.Set[*user]
+	users hashset.Set[user]
 	seen  map[string]*seen
 	_     [24]byte // its own cache line
 }
@@ -147,10 +147,7 @@ func (s *Store) stripeAt(hash uint64) *stripe { return &s.stripes[hash%uint64(le
 
 // user returns who has the name, which has the hash, or nil.
 func (st *stripe) user(hash uint64, name string) *user {
-	if at := st.users.At(hash, func(u *user) bool { return u.name == name }); at != nil {
-		return *at
-	}
-	return nil
+	return st.users.Get(hash, func(u *user) bool { return u.name == name })
 }
 
 // clock reads the time twice: a steady one for what is due, which no one can

@@ -135,7 +135,7 @@ func (s *Store) leave(m *member, cause store.Cause) {
 	for u.members != nil {
 		s.leave(u.members, u.members.grace.cause)
 	}
-	s.op.stripe.users.Delete(s.hashOf(u), func(other *user) bool { return other == u }, s.hashOf)
+	s.op.stripe.users.Delete(u, s.hashOf)
 	s.remember(s.op.stripe, u)
 }
 

@@ -55,7 +55,10 @@ func (s *Store) find(found []*user, to []hashed, names []string) {
 		to[i] = hashed{h, s.stripeAt(h)}
 	}
 	for i := range names {
-		found[i], _ = to[i].home.users.Guess(to[i].hash)
+		to[i].home.users.Touch(to[i].hash)
+	}
+	for i := range names {
+		found[i] = to[i].home.users.Guess(to[i].hash)
 	}
 	var touched int64
 	for _, u := range found[:len(names)] {
