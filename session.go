@@ -161,7 +161,8 @@ func (s *Session) setExtra(e extra) {
 		s.extra.Store(nil)
 		return
 	}
-	s.extra.Store(&e)
+	kept := e // or each call would allocate
+	s.extra.Store(&kept)
 }
 
 // newID never repeats within a start, and hardly ever at all.
