@@ -21,7 +21,7 @@ func (s *Session) end(e End) *End {
 		return was
 	}
 	s.ended.Store(&e)
-	hooks, listed, ref, peer := s.hooks, s.listed, s.ref, s.peer
+	hooks, listed, ref, peer, conn := s.hooks, s.listed, s.ref, s.peer, s.conn
 	contexts := s.held()
 	s.mu.Unlock()
 
@@ -33,10 +33,10 @@ func (s *Session) end(e End) *End {
 		p.member.Do(s.removeOp(&e), nil)
 	}
 	over := func() { contexts.end(&e) }
-	if s.conn != nil {
+	if conn != nil {
 		f := p.farewell(&e)
 		f.Before = over
-		s.conn.Finish(&e, f)
+		conn.Finish(&e, f)
 	} else {
 		over()
 		s.release()

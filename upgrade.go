@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 
 	"github.com/a4cafe1a/presence/internal/link"
@@ -65,6 +66,7 @@ type upgrade struct {
 	over     bool        // hijacked or refused: nothing is sent through w any more
 	stop     func()      // of watching the request's context; nil: nobody does
 	switched bool        // the library has called WriteHeader(101)
+	owed     bool        // and it is not sent yet: it leaves with the first ping
 	returned bool        // the wrapped handler did, without a panic
 }
 
@@ -120,6 +122,7 @@ func (u *upgrade) unwatch() {
 // finish is called when the handler has returned or panics.
 func (u *upgrade) finish() {
 	u.unwatch()
+	u.settle()
 	s := u.s
 	if s.conn == nil {
 		s.discard()
@@ -154,6 +157,9 @@ func (u *upgrade) WriteHeader(code int) {
 		return
 	}
 	u.switched = u.switched || code == http.StatusSwitchingProtocols
+	if u.owed = code == http.StatusSwitchingProtocols && ofServer(u.w); u.owed {
+		return
+	}
 	u.w.WriteHeader(code)
 	if u.switched {
 		// Some frameworks keep the status until the first byte, which a
@@ -163,6 +169,33 @@ func (u *upgrade) WriteHeader(code int) {
 		}
 	}
 }
+
+// ofServer says that w is net/http's own. Then nobody stands between who would
+// see the status of an answer, and a write is saved.
+func ofServer(w http.ResponseWriter) bool {
+	t := reflect.TypeOf(w)
+	return t.Kind() == reflect.Pointer && t.Elem().PkgPath() == "net/http" && t.Elem().Name() == "response"
+}
+
+// settle sends an owed 101 where no Hijack follows.
+func (u *upgrade) settle() {
+	if u.owed && !u.over {
+		u.owed = false
+		u.w.WriteHeader(http.StatusSwitchingProtocols)
+	}
+}
+
+// answer is the 101 as net/http would send it, with what the app has set.
+func (u *upgrade) answer() []byte {
+	var b bytes.Buffer
+	b.Grow(256)
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	_ = u.w.Header().WriteSubset(&b, ofBodies)
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+var ofBodies = map[string]bool{"Content-Length": true, "Transfer-Encoding": true}
 
 // refuse answers instead of a 101, because the app has ended the session while
 // it was pending. What the library writes after that is nobody's business.
@@ -186,6 +219,7 @@ func (u *upgrade) Write(b []byte) (int, error) {
 	if u.over {
 		return len(b), nil
 	}
+	u.settle()
 	return u.w.Write(b)
 }
 
@@ -194,12 +228,14 @@ func (u *upgrade) ReadFrom(src io.Reader) (int64, error) {
 	if u.over {
 		return io.Copy(io.Discard, src)
 	}
+	u.settle()
 	return io.Copy(u.w, src)
 }
 
 // Flush is as http.Flusher says.
 func (u *upgrade) Flush() {
 	if !u.over {
+		u.settle()
 		_ = http.NewResponseController(u.w).Flush()
 	}
 }
@@ -216,6 +252,9 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, http.ErrHijacked
 	}
 	if e := s.ended.Load(); e != nil {
+		if u.owed {
+			u.refuse(e)
+		}
 		return nil, nil, e
 	}
 	nc, brw, err := http.NewResponseController(u.w).Hijack()
@@ -231,8 +270,10 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // taken goes on when the connection has been taken over. It is apart because
 // net/http needs a third of an 8 KiB stack to send the 101, inside Hijack.
 func (u *upgrade) taken(nc net.Conn, brw *bufio.ReadWriter) error {
-	u.wrap(nc, brw)
 	s := u.s
+	if e := u.wrap(nc, brw); e != nil {
+		return e
+	}
 	if !s.enter() {
 		return s.end(u.p.shutdownEnd())
 	}
@@ -242,20 +283,33 @@ func (u *upgrade) taken(nc net.Conn, brw *bufio.ReadWriter) error {
 	return nil
 }
 
-// wrap makes the session's connection of the one that was taken over.
-func (u *upgrade) wrap(nc net.Conn, brw *bufio.ReadWriter) {
+// wrap makes the session's connection of the one that was taken over. It returns
+// how a session has ended meanwhile, and then so does the connection.
+func (u *upgrade) wrap(nc net.Conn, brw *bufio.ReadWriter) *End {
 	s := u.s
 	u.unwatch()
 	u.over = true
 	// Bytes that came with the request go through Read. Some libraries refuse
 	// a reader that holds any, some lose them.
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	s.conn = link.Upgrade(nc, u.links, (*owner)(s), bytes.Clone(early), u.switched)
-	if s.wire != nil {
-		s.conn.OpenChannel(s.wire.deliver)
+	var owed []byte
+	if u.owed {
+		owed = u.answer()
 	}
-	brw.Reader.Reset(s.conn)
-	brw.Writer.Reset(s.conn)
+	conn := link.Upgrade(nc, u.links, (*owner)(s), bytes.Clone(early), u.switched, owed)
+	if s.wire != nil {
+		conn.OpenChannel(s.wire.deliver)
+	}
+	brw.Reader.Reset(conn)
+	brw.Writer.Reset(conn)
+	s.mu.Lock()
+	s.conn = conn
+	e := s.ended.Load()
+	s.mu.Unlock()
+	if e != nil {
+		conn.Finish(e, u.p.farewell(e))
+	}
+	return e
 }
 
 // canHijack walks to the writer that decides. What stands in the way, and the

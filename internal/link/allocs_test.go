@@ -52,7 +52,7 @@ func watch(t testing.TB, word word) *watched {
 	t.Cleanup(func() { server.Close() })
 	cfg := link.Config{Clock: w, ControlFrames: 1 << 30}
 	require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Minute)))
-	c := &watched{link.Upgrade(server, cfg.With(word), owner{}, nil, true), t, client, make([]byte, 1<<10)}
+	c := &watched{link.Upgrade(server, cfg.With(word), owner{}, nil, true, nil), t, client, make([]byte, 1<<10)}
 	c.asks(word)
 	return c
 }

@@ -197,15 +197,19 @@ type stash struct {
 // unsent is what was to be written and is not.
 type unsent struct {
 	head []byte // an incomplete frame head, held back
-	rest []byte // of a heartbeat that was sent in part
+	rest []byte // of a heartbeat that was sent in part; at first an owed 101
 }
 
 // Upgrade wraps the connection of a WebSocket handshake. early is what the
-// client had sent beyond its request; switched says that the 101 is out.
-func Upgrade(nc net.Conn, cfg *Config, owner Owner, early []byte, switched bool) *Conn {
+// client had sent beyond its request; switched says that the 101 is out, or
+// owed: then it is sent before all else, with the ping of Verify.
+func Upgrade(nc net.Conn, cfg *Config, owner Owner, early []byte, switched bool, owed []byte) *Conn {
 	c := newConn(nc, cfg, owner)
 	c.in.MaxMessage = cfg.longest
 	c.proof = &proof{early: early}
+	if owed != nil {
+		c.unsent = &unsent{rest: owed}
+	}
 	if switched {
 		c.startFrames()
 	}

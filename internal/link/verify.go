@@ -130,7 +130,11 @@ func (c *Conn) challenge(p *proof, until time.Time) error {
 		c.pings.Add(1)
 	}
 	c.pinged.Store(int64(c.cfg.Clock.Exact()))
-	ping := frame.AppendPing(buf[:0], payload)
+	ping := c.rest()
+	if c.leave(nil); ping == nil {
+		ping = buf[:0]
+	}
+	ping = frame.AppendPing(ping, payload)
 	if c.direct {
 		n, _ := c.sock.Write(ping)
 		if ping = ping[n:]; len(ping) == 0 {
