@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
@@ -163,4 +164,27 @@ func TestEndedInTheMiddleOfAHijack(t *testing.T) {
 		require.Zero(t, b.p.Stats().Sessions)
 		c.Close()
 	})
+}
+
+// TestAskedAgain: a client that lost the first ping, as those do that drop what
+// comes in one packet with the 101, gets another.
+func TestAskedAgain(t *testing.T) {
+	for name, mount := range mounts {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, presence.Options{}, mount, func(t *testing.T, b *bubble) {
+				c, err := wstest.Handshake(b.conn(), "/?user=ann")
+				require.NoError(t, err)
+				c.Mute.Store(true)
+				go c.Read()
+				wait(1900 * time.Millisecond)
+				require.EqualValues(t, 1, c.Pings.Load())
+				require.Zero(t, b.sessions("ann"))
+				c.Mute.Store(false)
+				wait(200 * time.Millisecond)
+				require.EqualValues(t, 2, c.Pings.Load())
+				require.Equal(t, 1, b.sessions("ann"))
+				c.Close()
+			})
+		})
+	}
 }

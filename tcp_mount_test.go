@@ -106,3 +106,23 @@ func TestMountsOverTheNetwork(t *testing.T) {
 		}
 	})
 }
+
+// TestAskedAgain over sockets and TLS, where the first wait ends by a deadline of
+// the connection.
+func TestAskedAgainOverTheNetwork(t *testing.T) {
+	overBoth(t, func(t *testing.T, secure bool) {
+		var served atomic.Int64
+		s := newSite(t, siteSetup{Options: presence.Options{}, secure: secure, route: echoes(&served)["handler"]})
+		c, err := wstest.Handshake(s.conn(), "/?user=ann")
+		require.NoError(t, err)
+		defer c.Close()
+		c.Mute.Store(true)
+		go c.Read()
+		eventually(t, func() bool { return c.Pings.Load() == 1 }, "the first ping")
+		c.Mute.Store(false)
+		s.connected("ann")
+		require.EqualValues(t, 2, c.Pings.Load())
+		require.NoError(t, c.SendText("one"))
+		require.Equal(t, "one", message(t, c))
+	})
+}

@@ -182,6 +182,7 @@ type proof struct {
 	received uint64 // by the kernel until the 101
 	insist   bool   // only the pong is proof
 	tokened  bool
+	again    bool // the second ping is out
 	token    [8]byte
 	given    bool
 	answer   frame.Head // of the library

@@ -11,16 +11,21 @@ import (
 // ErrUnproven is returned by Verify when no proof came in time.
 var ErrUnproven = errors.New("no sign of life after the upgrade")
 
+// askAgain is after how long a second ping is sent. Some clients lose what comes
+// in one packet with the 101.
+const askAgain = 2 * time.Second
+
 var errEarly = errors.New("too much data before the first sign of life")
 
-// Verify sends a ping and waits for its pong, or for any byte newer than the
+// Verify sends a ping, a second one where need be, and waits for its pong, or for any byte newer than the
 // 101. It is called once, while the library neither reads nor writes. What
 // arrives meanwhile is kept for the library.
 func (c *Conn) Verify(timeoutAfter time.Duration) error {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
-	until := time.Now().Add(timeoutAfter)
-	c.takeRead(until)
+	now := time.Now()
+	until := now.Add(timeoutAfter)
+	c.takeRead(now.Add(min(askAgain, timeoutAfter)))
 	defer c.giveRead()
 
 	c.takeEarly()
@@ -60,7 +65,15 @@ func (c *Conn) awaitProof(p *proof, until time.Time) error {
 		if e := c.over.Load(); e != nil {
 			return e.err
 		}
-		if err != nil && !p.given {
+		switch {
+		case err == nil || p.given:
+		case timeout(err) && !p.again && time.Now().Before(until):
+			p.again = true
+			if err := c.challenge(p, until); err != nil {
+				return c.unproven(err)
+			}
+			c.takeRead(until)
+		default:
 			return c.unproven(err)
 		}
 	}
@@ -123,8 +136,10 @@ func (c *Conn) challenge(p *proof, until time.Time) error {
 		return nil // the library has begun to talk: any byte will do
 	}
 	if p.insist {
-		_, _ = rand.Read(p.token[:])
-		p.tokened = true
+		if !p.tokened {
+			_, _ = rand.Read(p.token[:])
+			p.tokened = true
+		}
 		payload = p.token[:]
 	} else {
 		c.pings.Add(1)
