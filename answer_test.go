@@ -18,7 +18,7 @@ import (
 
 // recorder is a middleware's writer that wants to know the status.
 type recorder struct {
-	http.ResponseWriter
+	unwrapping
 	status int
 }
 
@@ -26,8 +26,6 @@ func (r *recorder) WriteHeader(code int) {
 	r.status = code
 	r.ResponseWriter.WriteHeader(code)
 }
-
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // handshake sends a request and returns what the server writes first, of which a
 // read of this network gets one write.
@@ -85,7 +83,7 @@ func TestMiddlewareSeesTheStatus(t *testing.T) {
 			route := func(p *presence.Presence) http.Handler {
 				h := mount(p)
 				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					rec := &recorder{ResponseWriter: w}
+					rec := &recorder{unwrapping: unwrapping{w}}
 					defer func() { seen <- rec.status }()
 					h.ServeHTTP(rec, r)
 				})

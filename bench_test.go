@@ -12,11 +12,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/a4cafe1a/presence"
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/a4cafe1a/presence/store/memstore"
 )
 
@@ -191,18 +191,9 @@ func benchmarkMembersPage(b *testing.B, p *presence.Presence, _ []string) {
 // no connection, so that nothing is sent. Whatever else the nodes do is in it.
 func benchmarkScheduler(b *testing.B) {
 	runtime.GC()
-	cpu, begun := cpuTime(), time.Now()
+	cpu, begun := proctest.CPUTime(), time.Now()
 	for b.Loop() {
 		time.Sleep(time.Second)
 	}
-	b.ReportMetric(1000*(cpuTime()-cpu).Seconds()/time.Since(begun).Seconds(), "cpu-ms/s")
-}
-
-// cpuTime is what the process has used.
-func cpuTime() time.Duration {
-	var r syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
-		return 0
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	b.ReportMetric(1000*(proctest.CPUTime()-cpu).Seconds()/time.Since(begun).Seconds(), "cpu-ms/s")
 }

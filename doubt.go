@@ -29,39 +29,31 @@ func (h *follows) watch() {
 		switch {
 		case h.p.member.Away():
 			calm = 0
-			h.each((*followed).doubt)
+			h.each(func(f *followed) { f.doubt(true) })
 		case calm < calmLooks:
 			if _, err := h.p.Count(h.ctx, ""); err != nil {
 				calm = 0 // away again, or not sure yet
 			} else if calm++; calm == calmLooks {
-				h.each((*followed).trust)
+				h.each(func(f *followed) { f.doubt(false) })
 			}
 		}
 	}
 }
 
-// doubt: what is known may be out of date.
-func (f *followed) doubt() {
+// doubt says that what is known may be out of date, or is how it is again.
+func (f *followed) doubt(doubted bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.doubted || f.followers == nil {
+	if f.doubted == doubted || f.followers == nil {
 		return
 	}
-	f.doubted = true
-	if f.known {
+	f.doubted = doubted
+	if !f.known {
+		return
+	}
+	if doubted {
 		f.flush(f.notice("stale"))
-	}
-}
-
-// trust: what is known is how it is.
-func (f *followed) trust() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.doubted || f.followers == nil {
-		return
-	}
-	f.doubted = false
-	if f.known {
+	} else {
 		f.flush(f.notice("live"))
 	}
 }

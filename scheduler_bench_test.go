@@ -7,10 +7,10 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/a4cafe1a/presence/internal/wheel"
 )
 
@@ -34,24 +34,15 @@ func BenchmarkScheduler(b *testing.B) {
 			}
 			runtime.GC()
 			time.Sleep(time.Second)
-			cpu, begun := cpuTime(), time.Now()
+			cpu, begun := proctest.CPUTime(), time.Now()
 			for b.Loop() {
 				time.Sleep(time.Second)
 			}
-			perSecond := float64(cpuTime()-cpu) / time.Since(begun).Seconds()
+			perSecond := float64(proctest.CPUTime()-cpu) / time.Since(begun).Seconds()
 			b.ReportMetric(perSecond/1e6, "cpu-ms/s")
 			// An interval is shortened at random by up to a tenth.
 			b.ReportMetric(perSecond/(n/(0.95*interval.Seconds())), "ns/look")
 			p.wheel.Stop()
 		})
 	}
-}
-
-// cpuTime is what the process has used.
-func cpuTime() time.Duration {
-	var r syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
-		return 0
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/chromedp/chromedp"
 	"github.com/stretchr/testify/require"
 )
@@ -170,7 +171,7 @@ var shared struct {
 
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
-	path := chromium(t)
+	path := proctest.Find(t, "chromium", "chromium-browser")
 	shared.once.Do(func() { shared.ctx, shared.end, shared.err = launch(path) })
 	require.NoError(t, shared.err)
 	ctx, cancel := chromedp.NewContext(shared.ctx, chromedp.WithNewBrowserContext())
@@ -182,7 +183,7 @@ func newBrowser(t *testing.T) *browser {
 // newProcess is a browser that can be killed.
 func newProcess(t *testing.T, more ...chromedp.ExecAllocatorOption) *browser {
 	t.Helper()
-	ctx, cancel, err := launch(chromium(t), more...)
+	ctx, cancel, err := launch(proctest.Find(t, "chromium", "chromium-browser"), more...)
 	require.NoError(t, err)
 	t.Cleanup(cancel)
 	return &browser{t, ctx}
@@ -210,20 +211,6 @@ func launch(path string, more ...chromedp.ExecAllocatorOption) (context.Context,
 
 // pid is the first process of the browser. It leads a process group.
 func (b *browser) pid() int { return chromedp.FromContext(b.ctx).Browser.Process().Pid }
-
-func chromium(t *testing.T) string {
-	t.Helper()
-	for _, name := range []string{"chromium", "chromium-browser"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatal("no chromium on the PATH")
-	}
-	t.Skip("no chromium on the PATH")
-	return ""
-}
 
 // tab is a page in a window of its own, so that it is visible.
 type tab struct {

@@ -72,24 +72,9 @@ func (s *Set[T]) Len() int { return s.len }
 
 // Get returns the value that matches, or nil.
 func (s *Set[T]) Get(hash uint64, match func(*T) bool) *T {
-	t := s.table.Load()
-	if t == nil {
-		return nil
-	}
-	i, tag := t.place(hash)
-	for range t.groups {
-		g := &t.groups[i]
-		tags := g.tags.Load()
-		for found := with(tags, tag); found != 0; found &= found - 1 {
-			// It may have been deleted since the tags were read.
-			if e := g.slots[slotOf(found)].Load(); e != nil && match(e) {
-				return e
-			}
-		}
-		if past(tags) == 0 {
-			break
-		}
-		i = t.after(i)
+	if t := s.table.Load(); t != nil {
+		e, _ := t.find(hash, match)
+		return e
 	}
 	return nil
 }
@@ -152,8 +137,8 @@ func (s *Set[T]) resize(size int, hash func(*T) uint64) *table[T] {
 
 // Replace puts a value into the place of another with the same hash, which is in.
 func (s *Set[T]) Replace(hash uint64, old, e *T) {
-	g, slot, _ := s.table.Load().find(hash, old)
-	g.slots[slot].Store(e)
+	_, at := s.table.Load().find(hash, same(old))
+	at.group.slots[at.slot].Store(e)
 }
 
 // Delete takes a value out, and says whether it was in. hash is asked for the
@@ -164,14 +149,14 @@ func (s *Set[T]) Delete(e *T, hash func(*T) uint64) bool {
 		return false
 	}
 	h := hash(e)
-	g, slot, before := t.find(h, e)
-	if g == nil {
+	found, at := t.find(h, same(e))
+	if found == nil {
 		return false
 	}
-	g.tags.And(^uint64(0xff << (8 * slot)))
-	g.slots[slot].Store(nil)
+	at.group.tags.And(^uint64(0xff << (8 * at.slot)))
+	at.group.slots[at.slot].Store(nil)
 	i, _ := t.place(h)
-	for range before {
+	for range at.before {
 		if g := &t.groups[i]; past(g.tags.Load()) < 255 {
 			g.tags.Add(^uint64(onePast - 1))
 		}
@@ -184,15 +169,23 @@ func (s *Set[T]) Delete(e *T, hash func(*T) uint64) bool {
 	return true
 }
 
-// find returns where a value is, and how many groups it went past, or nil.
-func (t *table[T]) find(hash uint64, e *T) (g *group[T], slot, before int) {
+// A position is where a value is, and how many groups it went past.
+type position[T any] struct {
+	group        *group[T]
+	slot, before int
+}
+
+// find returns the value that matches and where it is, or nil.
+func (t *table[T]) find(hash uint64, match func(*T) bool) (*T, position[T]) {
 	i, tag := t.place(hash)
 	for before := range len(t.groups) {
 		g := &t.groups[i]
 		tags := g.tags.Load()
 		for found := with(tags, tag); found != 0; found &= found - 1 {
-			if slot := slotOf(found); g.slots[slot].Load() == e {
-				return g, slot, before
+			slot := slotOf(found)
+			// It may have been deleted since the tags were read.
+			if e := g.slots[slot].Load(); e != nil && match(e) {
+				return e, position[T]{g, slot, before}
 			}
 		}
 		if past(tags) == 0 {
@@ -200,8 +193,11 @@ func (t *table[T]) find(hash uint64, e *T) (g *group[T], slot, before int) {
 		}
 		i = t.after(i)
 	}
-	return nil, 0, 0
+	return nil, position[T]{}
 }
+
+// same matches one value alone.
+func same[T any](e *T) func(*T) bool { return func(other *T) bool { return other == e } }
 
 // All yields every value. One that comes or goes meanwhile may be yielded or
 // not.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/a4cafe1a/presence/internal/link"
 	"github.com/a4cafe1a/presence/internal/wheel"
+	"github.com/a4cafe1a/presence/internal/wstest"
 )
 
 // word is a dialect of one word, which is answered by itself and beats.
@@ -41,15 +42,7 @@ type watched struct {
 func watch(t testing.TB, word word) *watched {
 	w := wheel.New(0)
 	t.Cleanup(w.Stop)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	client, err := net.Dial("tcp", ln.Addr().String())
-	require.NoError(t, err)
-	t.Cleanup(func() { client.Close() })
-	server, err := ln.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { server.Close() })
+	server, client := wstest.Pair(t)
 	cfg := link.Config{Clock: w, ControlFrames: 1 << 30}
 	require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Minute)))
 	c := &watched{link.Upgrade(server, cfg.With(word), owner{}, nil, true, nil), t, client, make([]byte, 1<<10)}

@@ -17,9 +17,9 @@ const askAgain = 2 * time.Second
 
 var errEarly = errors.New("too much data before the first sign of life")
 
-// Verify sends a ping, a second one where need be, and waits for its pong, or for any byte newer than the
-// 101. It is called once, while the library neither reads nor writes. What
-// arrives meanwhile is kept for the library.
+// Verify sends a ping, a second one where need be, and waits for its pong, or
+// for any byte newer than the 101. It is called once, while the library neither
+// reads nor writes. What arrives meanwhile is kept for the library.
 func (c *Conn) Verify(timeoutAfter time.Duration) error {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()

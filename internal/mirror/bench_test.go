@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/mirror"
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/a4cafe1a/presence/store"
 	"github.com/a4cafe1a/presence/store/memstore"
 )
@@ -42,7 +42,7 @@ func BenchmarkJoinLeave(b *testing.B) {
 	}()
 	adds, removes := batches("u", 100)
 	b.ReportAllocs()
-	cpu, pairs := cpuTime(), 0
+	cpu, pairs := proctest.CPUTime(), 0
 	for b.Loop() {
 		for range 20 {
 			r.commit(adds...)
@@ -51,7 +51,7 @@ func BenchmarkJoinLeave(b *testing.B) {
 		<-seen
 		pairs += 2000
 	}
-	b.ReportMetric(float64(cpuTime()-cpu)/float64(pairs), "cpu-ns/pair")
+	b.ReportMetric(float64(proctest.CPUTime()-cpu)/float64(pairs), "cpu-ns/pair")
 }
 
 func batches(prefix string, n int) (adds, removes []store.Op) {
@@ -99,7 +99,7 @@ func BenchmarkStorm(b *testing.B) {
 			}
 			adds, removes := batches("u", 50)
 			b.ReportAllocs()
-			cpu, changes := cpuTime(), 0
+			cpu, changes := proctest.CPUTime(), 0
 			tick := time.NewTicker(10 * time.Millisecond)
 			defer tick.Stop()
 			for b.Loop() {
@@ -110,7 +110,7 @@ func BenchmarkStorm(b *testing.B) {
 				changes += 100
 			}
 			time.Sleep(50 * time.Millisecond)
-			b.ReportMetric(float64(cpuTime()-cpu)/float64(changes), "cpu-ns/change")
+			b.ReportMetric(float64(proctest.CPUTime()-cpu)/float64(changes), "cpu-ns/change")
 			for _, s := range subs {
 				s.Close()
 			}
@@ -153,13 +153,4 @@ func BenchmarkSnapshot(b *testing.B) {
 			}
 		})
 	}
-}
-
-// cpuTime is what the process has used.
-func cpuTime() time.Duration {
-	var r syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
-		return 0
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

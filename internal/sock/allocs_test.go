@@ -10,10 +10,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence/internal/sock"
+	"github.com/a4cafe1a/presence/internal/wstest"
 )
 
 func TestNothingIsAllocated(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s, c := sock.Of(server), sock.Of(client)
 	buf := make([]byte, 64)
 	for name, call := range map[string]func(){

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/a4cafe1a/presence/internal/sock"
+	"github.com/a4cafe1a/presence/internal/wstest"
 )
 
 // What a look at one connection costs in system calls. None may allocate. A
 // question is about 1 us or less; the write, which runs the whole way through
 // the network stack to the peer, is what a heartbeat really costs.
 func BenchmarkSock(b *testing.B) {
-	server, client := pair(b)
+	server, client := wstest.Pair(b)
 	s, c := sock.Of(server), sock.Of(client)
 	ping, buf := make([]byte, 2), make([]byte, 64)
 	for _, bc := range []struct {
@@ -39,7 +40,7 @@ func BenchmarkSock(b *testing.B) {
 
 // Of runs once per connection.
 func BenchmarkOf(b *testing.B) {
-	server, _ := pair(b)
+	server, _ := wstest.Pair(b)
 	b.ReportAllocs()
 	for b.Loop() {
 		sock.Of(server)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence/internal/sock"
+	"github.com/a4cafe1a/presence/internal/wstest"
 )
 
 func pending(t testing.TB, s sock.Sock) int {
@@ -43,7 +44,7 @@ func receiveFull(t testing.TB, s sock.Sock) bool {
 }
 
 func TestPending(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s := sock.Of(server)
 	require.Zero(t, pending(t, s))
 	for i := 1; i <= 3; i++ {
@@ -57,7 +58,7 @@ func TestPending(t *testing.T) {
 }
 
 func TestReceivedCountsWhatWasReadToo(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s := sock.Of(server)
 	before, ok := s.Received()
 	require.True(t, ok)
@@ -71,7 +72,7 @@ func TestReceivedCountsWhatWasReadToo(t *testing.T) {
 }
 
 func TestUnackedAndAcked(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s := sock.Of(server)
 	require.Zero(t, unacked(t, s))
 	before := acked(t, s)
@@ -84,7 +85,7 @@ func TestUnackedAndAcked(t *testing.T) {
 }
 
 func TestAckedStandsStillWhenThePeerDoesNotRead(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s, c := sock.Of(server), sock.Of(client)
 	fill(t, s, c, 100_000)
 	require.Positive(t, unacked(t, s))
@@ -101,7 +102,7 @@ func TestAckedStandsStillWhenThePeerDoesNotRead(t *testing.T) {
 }
 
 func TestSinceReceived(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s := sock.Of(server)
 	since := func() time.Duration {
 		d, ok := s.SinceReceived()
@@ -145,7 +146,7 @@ func fill(t testing.TB, s, c sock.Sock, size int) {
 }
 
 func TestRoom(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s := sock.Of(server)
 	room := func() int {
 		n, ok := s.Room()
@@ -171,7 +172,7 @@ func TestReceiveFull(t *testing.T) {
 		for _, size := range []int{6, 100, 1400, 100_000} {
 			t.Run(fmt.Sprintf("buffer %d segments %d", buffer, size), func(t *testing.T) {
 				t.Parallel() // it mostly waits for the kernel's timers
-				server, client := pair(t)
+				server, client := wstest.Pair(t)
 				if buffer > 0 {
 					require.NoError(t, server.SetReadBuffer(buffer))
 				}
@@ -201,7 +202,7 @@ func TestReceiveFull(t *testing.T) {
 // A message that nobody reads fills nothing, however much there is: the peer
 // still gets through.
 func TestReceiveFullOnlyWhenNothingGetsIn(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s, c := sock.Of(server), sock.Of(client)
 	p := make([]byte, 1000)
 	for range 10_000 {
@@ -287,7 +288,7 @@ func TestMultipathIsNotJudgedByItsFirstPath(t *testing.T) {
 
 // Calls from many goroutines, the connection closed under them.
 func TestConcurrentUse(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s := sock.Of(server)
 	go io.Copy(io.Discard, client)
 	done := make(chan error)

@@ -20,22 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence/internal/sock"
+	"github.com/a4cafe1a/presence/internal/wstest"
 )
-
-// pair returns the two ends of a loopback TCP connection, closed with the test.
-func pair(t testing.TB) (server, client *net.TCPConn) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	a, err := net.Dial("tcp", ln.Addr().String())
-	require.NoError(t, err)
-	t.Cleanup(func() { a.Close() })
-	b, err := ln.Accept()
-	require.NoError(t, err)
-	t.Cleanup(func() { b.Close() })
-	return b.(*net.TCPConn), a.(*net.TCPConn)
-}
 
 // await polls until done says so: the kernel offers nothing to wait on.
 func await(t testing.TB, what string, done func() bool) {
@@ -62,7 +48,7 @@ func readAll(t testing.TB, s sock.Sock, n int) []byte {
 }
 
 func TestReadAndWrite(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s, c := sock.Of(server), sock.Of(client)
 
 	n, err := s.Read(make([]byte, 8))
@@ -90,7 +76,7 @@ func TestReadAndWrite(t *testing.T) {
 }
 
 func TestWriteSaysAgainWhenThePeerDoesNotRead(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	s := sock.Of(server)
 	chunk := bytes.Repeat([]byte("x"), 100_000)
 	sent, again := 0, 0
@@ -119,7 +105,7 @@ func TestWriteSaysAgainWhenThePeerDoesNotRead(t *testing.T) {
 }
 
 func TestExpiredDeadlinesAreIgnored(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	require.NoError(t, server.SetDeadline(time.Now().Add(-time.Hour)))
 	_, err := server.Write([]byte("x"))
 	require.Error(t, err, "the deadline must be in force for this test to mean something")
@@ -136,7 +122,7 @@ func TestExpiredDeadlinesAreIgnored(t *testing.T) {
 }
 
 func TestClosed(t *testing.T) {
-	server, _ := pair(t)
+	server, _ := wstest.Pair(t)
 	s := sock.Of(server)
 	require.NoError(t, server.Close())
 
@@ -171,7 +157,7 @@ func requireUnknown(t *testing.T, s sock.Sock) {
 }
 
 func TestWriteToAResetConnection(t *testing.T) {
-	server, client := pair(t)
+	server, client := wstest.Pair(t)
 	require.True(t, sock.Of(client).Reset())
 	require.NoError(t, client.Close())
 	s := sock.Of(server)
@@ -199,7 +185,7 @@ func (e *endless) NetConn() net.Conn { return e }
 type embedding struct{ *net.TCPConn }
 
 func TestOf(t *testing.T) {
-	server, _ := pair(t)
+	server, _ := wstest.Pair(t)
 	pipe, _ := net.Pipe()
 	var deep15, deep16 net.Conn = server, server
 	for range 15 {
@@ -240,7 +226,7 @@ func tlsPair(t testing.TB) (server, client *tls.Conn) {
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	require.NoError(t, err)
-	b, a := pair(t)
+	b, a := wstest.Pair(t)
 	server = tls.Server(b, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
 	client = tls.Client(a, &tls.Config{InsecureSkipVerify: true})
 	done := make(chan error)

@@ -179,11 +179,14 @@ func (s *shard) place(e *entry, index uint32) {
 // (That seq has come round to the same number would take 2^32 looks in one turn
 // of the ring.)
 func (s *shard) entry(r ref) *entry {
-	if e := s.items.at(r.index); e != nil && e.gen != 0 && e.seq == r.seq {
+	if e := s.items.at(r.index); e.counts(r) {
 		return e
 	}
 	return nil
 }
+
+// counts says that a reference is to this use of the entry, and the newest one.
+func (e *entry) counts(r ref) bool { return e != nil && e.gen != 0 && e.seq == r.seq }
 
 // tidy bounds the references that no longer count. Its work is paid for by the
 // at least len+slack calls of place or drop since the last time.
@@ -260,7 +263,7 @@ func (s *shard) warm(next []ref) {
 	var items [warmAhead]Item
 	n := 0
 	for i, r := range next {
-		if e := entries[i]; e != nil && e.gen != 0 && e.seq == r.seq {
+		if e := entries[i]; e.counts(r) {
 			items[n] = e.item
 			n++
 		}
