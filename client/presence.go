@@ -76,8 +76,10 @@ func (w *wired) told(ws *websocket.Conn, data []byte) {
 		w.mu.Lock()
 		w.ws, w.user, w.session = ws, m.User, m.Session
 		close(w.up)
+		// Taken here: what comes later asks on this connection by itself.
+		wishes, topics, meta := maps.Clone(w.wishes), maps.Clone(w.topics), w.meta
 		w.mu.Unlock()
-		go w.again(ws)
+		go w.again(ws, wishes, topics, meta)
 	case "ok", "error":
 		w.mu.Lock()
 		answer := w.asked[m.ID]
@@ -101,11 +103,9 @@ func (w *wired) told(ws *websocket.Conn, data []byte) {
 	}
 }
 
-// again asks for everything on a new connection, until there is another.
-func (w *wired) again(ws *websocket.Conn) {
-	w.mu.Lock()
-	wishes, topics, meta := maps.Clone(w.wishes), maps.Clone(w.topics), w.meta
-	w.mu.Unlock()
+// again asks for all that there was at the welcome of a new connection, until
+// there is another.
+func (w *wired) again(ws *websocket.Conn, wishes map[string]*wish, topics map[string]*Topic, meta *metadata) {
 	for topic, x := range wishes {
 		if !x.join {
 			continue // who leaves asks by itself

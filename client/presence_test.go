@@ -171,8 +171,6 @@ func TestShrinkingTopicHasNoJoins(t *testing.T) {
 	})
 }
 
-// A delta that is missing is asked for once, and what comes until then is not
-// believed.
 // A server whose store is away cannot tell who is in a topic.
 func TestStaleIsNotLive(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
@@ -206,6 +204,8 @@ func TestStaleIsNotLive(t *testing.T) {
 	})
 }
 
+// A delta that is missing is asked for once, and what comes until then is not
+// believed.
 func TestGapIsAskedForOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		all := r.scripted(func(p peer, q asked) bool {
@@ -231,6 +231,23 @@ func TestGapIsAskedForOnce(t *testing.T) {
 		room.Close()
 		require.Equal(t, []string{"follow", "follow", "unfollow"}, kinds(all(), 1))
 	})
+}
+
+// Follow just when the welcome arrives asks once, whoever of the two comes first.
+func TestFollowBesideTheWelcomeAsksOnce(t *testing.T) {
+	for range 200 {
+		inBubble(t, func(t *testing.T, r *rig) {
+			all := r.scripted(func(p peer, q asked) bool { p.ok(q); return true })
+			c := r.client("/", r.options())
+			var follow sync.WaitGroup
+			for i := range 20 {
+				follow.Go(func() { c.Follow(strconv.Itoa(i)) })
+			}
+			follow.Wait()
+			time.Sleep(time.Second)
+			require.Len(t, all(), 20)
+		})
+	}
 }
 
 // A join is asked for by the reconnect itself, whatever the call of Join is
