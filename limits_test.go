@@ -361,7 +361,17 @@ func TestNamesNobodyHas(t *testing.T) {
 					_, err := b.p.DisconnectSession(ctx, name, "0123456789abcdef", presence.Reason{})
 					return err
 				},
+				"Members": func() error {
+					for _, err := range b.p.Members(ctx, "", name) {
+						return err
+					}
+					return nil
+				},
 			} {
+				if what == "Members" && name == "" {
+					require.NoError(t, call(), "from the start")
+					continue
+				}
 				require.ErrorIs(t, call(), presence.ErrLimit, "%s %.8q", what, name)
 			}
 		}
@@ -371,6 +381,26 @@ func TestNamesNobodyHas(t *testing.T) {
 		none, err := b.p.Lookup(ctx)
 		require.NoError(t, err)
 		require.Empty(t, none)
+	})
+}
+
+// Anonymous users have names of 16 bytes, also where those of others must be
+// shorter.
+func TestAnonymousAmongShortNames(t *testing.T) {
+	inBubble(t, presence.Options{Limits: presence.Limits{NameBytes: 8}}, nil, func(t *testing.T, b *bubble) {
+		ctx := t.Context()
+		s, err := b.p.Open(ctx, presence.Identity{})
+		require.NoError(t, err)
+		wait(settle)
+		require.Equal(t, []string{s.User()}, b.members("", ""))
+		require.Empty(t, b.members("", s.User()), "what Members has shown is where it may begin")
+		s.Disconnect(presence.Reason{})
+		wait(settle)
+		online, err := b.p.Online(ctx, s.User())
+		require.NoError(t, err, "it had that name")
+		require.False(t, online)
+		_, err = b.p.Online(ctx, "123456789")
+		require.ErrorIs(t, err, presence.ErrLimit)
 	})
 }
 

@@ -241,10 +241,15 @@ func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, er
 // order of the store's partitions, then of names; "" is everyone. It begins
 // behind the user after, who need not be there any more, and reads pages as it
 // goes. Users that come or go meanwhile may be missed; nobody is seen twice.
-// An error ends it.
+// An error ends it. ErrLimit: no topic can have that name, or no user that of
+// after.
 func (p *Presence) Members(ctx context.Context, topic, after string) iter.Seq2[Member, error] {
 	return func(yield func(Member, error) bool) {
-		if err := cmp.Or(p.closed(), p.opts.Limits.checkName("topic", topic)); err != nil {
+		err := cmp.Or(p.closed(), p.opts.Limits.checkName("topic", topic))
+		if err == nil && after != "" {
+			err = p.opts.Limits.checkUser(after)
+		}
+		if err != nil {
 			yield(Member{}, err)
 			return
 		}

@@ -292,10 +292,14 @@ func (l *Limits) checkName(what, name string) error {
 }
 
 // checkUser is for who is asked about. Nobody is called "": it is hardly meant,
-// but what a request without a sign-in has.
+// but what a request without a sign-in has. An anonymous user is called as its
+// session, however short names must be.
 func (l *Limits) checkUser(name string) error {
-	if name == "" {
+	switch {
+	case name == "":
 		return fmt.Errorf("%w: the user name is empty", ErrLimit)
+	case len(name) > l.NameBytes && parseID(name) != 0:
+		return nil
 	}
 	return l.checkName("user", name)
 }
