@@ -12,8 +12,9 @@ import (
 
 // Identify returns one of these to refuse a request. The client gets the
 // status and its text, nothing else. Any other error is a 500 and is logged. So
-// is an Identity whose Meta is not JSON, which is no fault of the client's; one
-// whose names, topics or metadata are over a limit is a 400 that says so.
+// is an Identity whose Meta is not JSON or that has more than
+// Limits.TopicsPerSession, which is no fault of the client's; one whose names
+// or metadata break a limit is a 400 that says so.
 var (
 	// ErrUnauthorized is answered with 401.
 	ErrUnauthorized = errors.New("presence: unauthorized")

@@ -213,8 +213,8 @@ func (m *Mount) identify(r *http.Request) (Identity, error) {
 		return id, err
 	}
 	switch err := m.p.opts.Limits.checkIdentity(id); {
-	case errors.Is(err, errNotJSON):
-		return id, errors.New("Identity.Meta is not valid JSON") // the app's mistake
+	case errors.Is(err, errNotJSON), errors.Is(err, errTopics):
+		return id, errors.New("Identity: " + news(err)) // the app's mistake, so without the chain
 	case err != nil:
 		return id, &badIdentity{err}
 	}

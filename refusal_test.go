@@ -69,7 +69,7 @@ func TestWhatIdentifyAnswers(t *testing.T) {
 		{"topic too long", id(presence.Identity{User: "u", Topics: []string{"ok", strings.Repeat("t", 257)}}), 400, ""},
 		{"topic not UTF-8", id(presence.Identity{User: "u", Topics: []string{"\xc3\x28"}}), 400, ""},
 		{"topic with a zero byte", id(presence.Identity{User: "u", Topics: []string{"\x00"}}), 400, ""},
-		{"too many topics", id(presence.Identity{User: "u", Topics: topics}), 400, ""},
+		{"too many topics", id(presence.Identity{User: "u", Topics: topics}), 500, ""},
 		{"metadata too large", id(presence.Identity{User: "u", Meta: json.RawMessage(`"` + strings.Repeat("m", 4096) + `"`)}), 400, ""},
 		{"metadata no JSON", id(presence.Identity{User: "u", Meta: json.RawMessage(`{"a":`)}), 500, ""},
 		{"good", id(presence.Identity{User: strings.Repeat("ü", 128), Topics: append(topics[:64:64], "", topics[0]), Meta: json.RawMessage(`{}`)}), 426, ""},
@@ -102,6 +102,9 @@ func TestWhatIdentifyAnswers(t *testing.T) {
 				logged = len(answers)
 			}
 			require.Len(t, book.lines("Identify failed"), logged)
+			if c.name == "too many topics" {
+				require.Len(t, book.lines("65 are more than Limits.TopicsPerSession, 64"), logged)
+			}
 			sessions, verifying := p.PlacesTaken()
 			require.Zero(t, sessions+verifying)
 		})

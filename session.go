@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -304,7 +305,17 @@ func (l *Limits) checkUser(name string) error {
 	return l.checkName("user", name)
 }
 
-var errNotJSON = fmt.Errorf("%w: metadata must be valid JSON", ErrLimit)
+var (
+	errNotJSON = fmt.Errorf("%w: metadata must be valid JSON", ErrLimit)
+	errTopics  = fmt.Errorf("%w: too many topics", ErrLimit)
+)
+
+func (l *Limits) checkTopics(n int) error {
+	if n > l.TopicsPerSession {
+		return fmt.Errorf("%w: %d are more than Limits.TopicsPerSession, %d", errTopics, n, l.TopicsPerSession)
+	}
+	return nil
+}
 
 func (l *Limits) checkMeta(meta json.RawMessage) error {
 	if len(meta) > l.MetaBytes {
@@ -326,8 +337,5 @@ func (l *Limits) checkIdentity(id Identity) error {
 			return err
 		}
 	}
-	if len(topics) > l.TopicsPerSession {
-		return fmt.Errorf("%w: more than %d topics", ErrLimit, l.TopicsPerSession)
-	}
-	return l.checkMeta(id.Meta)
+	return cmp.Or(l.checkTopics(len(topics)), l.checkMeta(id.Meta))
 }

@@ -26,8 +26,8 @@ func (s *Session) Join(ctx context.Context, topics ...string) error {
 	return s.change(ctx, store.Op{Kind: store.OpJoin, Topics: add}, func() (bool, error) {
 		own := s.own()
 		merged := topicSet(append(slices.Clone(own.topics), add...))
-		if limit := s.p.opts.Limits.TopicsPerSession; len(merged) > limit {
-			return false, fmt.Errorf("%w: more than %d topics", ErrLimit, limit)
+		if err := s.p.opts.Limits.checkTopics(len(merged)); err != nil {
+			return false, err
 		}
 		changed := len(merged) != len(own.topics)
 		own.topics = merged
