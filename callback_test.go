@@ -251,6 +251,53 @@ func TestCloseFollowsWhatWasSent(t *testing.T) {
 	})
 }
 
+// Whatever else ends the session does so at once: nobody waits for a client that
+// broke the protocol to take what is queued for it (RFC 6455 section 7.1.7).
+func TestOtherEndsDropWhatIsQueued(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(b *bubble, c *wstest.Client)
+		code int
+	}{
+		{"no frame", func(_ *bubble, c *wstest.Client) { c.Write(wstest.Masked(0x83, nil)) }, 1002},
+		{"no text", func(_ *bubble, c *wstest.Client) { c.SendText("\xff") }, 1007},
+		{"a kick", func(b *bubble, _ *wstest.Client) {
+			b.p.DisconnectUser(context.Background(), "ann", presence.Reason{})
+		}, 4403},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			peers := make(chan *presence.Peer, 1)
+			var nc *pausable
+			o := presence.Options{OnDisconnect: func(*presence.Session, presence.End) { nc.resume() }}
+			mount := calling(peers, func(*presence.Peer) presence.Callbacks { return presence.Callbacks{} })
+			inBubble(t, o, mount, func(t *testing.T, b *bubble) {
+				nc = &pausable{Conn: b.conn()}
+				client, err := wstest.Dial(nc, "/?user=ann")
+				require.NoError(t, err)
+				defer client.Close()
+				wait(settle)
+				nc.pause()
+				defer nc.resume()
+				peer := <-peers
+				for range 10 {
+					require.NoError(t, peer.Send(text, make([]byte, 20<<10)))
+					wait(0)
+				}
+				c.do(b, client)
+				wait(time.Second)
+				require.Equal(t, c.code, b.end("ann").Code)
+				taken := len(client.Frames)
+				require.Less(t, taken, 10)
+				var last wstest.Frame
+				for range taken {
+					last = <-client.Frames
+				}
+				require.Equal(t, c.code, last.Code(), "follows what was on its way")
+			})
+		})
+	}
+}
+
 func TestClosedIsCalledOnceAtTheEnd(t *testing.T) {
 	var got steps
 	fail := errors.New("secret")

@@ -23,7 +23,8 @@ const (
 // Send queues a message and never blocks. b may be used again at once. When 64
 // messages or 256 KiB are waiting it returns ErrSlow, and the session ends
 // (1013); a single larger message is allowed. Messages sent before the upgrade
-// follow it. ErrEnded: the session has ended.
+// follow it. What still waits when the session ends is dropped, unless Close ends
+// it. ErrEnded: the session has ended.
 func (c *Peer) Send(t websocket.MessageType, b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
