@@ -599,6 +599,31 @@ func TestRefusedUpgrades(t *testing.T) {
 	}
 }
 
+// A server that says nothing of how long to wait, and 0 says nothing, is asked
+// ever more rarely, as one that does not answer.
+func TestRefusedWithoutAWait(t *testing.T) {
+	for _, after := range []string{"", "0", "-1", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"} {
+		t.Run(after, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, r *rig) {
+				defer r.serve(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Retry-After", after)
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}))()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				_, err := client.Dial(ctx, "ws://example.com/", r.options())
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				at := r.dials()
+				require.Less(t, len(at), 400, "15 s apart on average")
+				require.Greater(t, len(at), 120, "30 s at most")
+				for i, dialed := range at[1:] {
+					require.LessOrEqual(t, dialed.Sub(at[i]), min(30*time.Second, 2*time.Second<<min(i, 4)))
+				}
+			})
+		})
+	}
+}
+
 func TestOutboxIsBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		n := r.node(presence.Options{})

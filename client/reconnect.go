@@ -83,11 +83,14 @@ func (p *policy) refused(status int, retryAfter string) (plan, int) {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return plan{stop: true}, 4000 + status
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		if s, err := strconv.Atoi(strings.TrimSpace(retryAfter)); err == nil && s >= 0 {
-			return plan{after: time.Duration(s)*time.Second + rand.N(p.o.MinDelay+1)}, 1006
+		var told time.Duration
+		if s, err := strconv.Atoi(strings.TrimSpace(retryAfter)); err == nil {
+			told = time.Duration(s) * time.Second
+		} else if at, err := http.ParseTime(retryAfter); err == nil {
+			told = time.Until(at)
 		}
-		if at, err := http.ParseTime(retryAfter); err == nil {
-			return plan{after: max(0, time.Until(at)) + rand.N(p.o.MinDelay+1)}, 1006
+		if told > 0 { // no wait is nothing said
+			return plan{after: told + rand.N(p.o.MinDelay+1)}, 1006
 		}
 	}
 	return p.backoff(), 1006

@@ -613,7 +613,7 @@ export class PresenceSocket extends EventTarget {
 			case 429:
 			case 503: {
 				const delay = retryAfter(answer.headers.get("Retry-After"));
-				if (delay !== null) return this.#retry(1006, `HTTP ${answer.status}`, { delay: delay + Math.random() * this.#o.minDelay, patient: true });
+				if (delay > 0) return this.#retry(1006, `HTTP ${answer.status}`, { delay: delay + Math.random() * this.#o.minDelay, patient: true });
 			}
 		}
 		this.#retry(1006, answer ? `HTTP ${answer.status}` : "");
@@ -936,9 +936,8 @@ function copyOf(data) {
 	return ArrayBuffer.isView(data) ? data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength) : data.slice(0);
 }
 
+// retryAfter is more than 0 if the server has said how long to wait.
 function retryAfter(value) {
-	if (value === null || value === undefined) return null;
-	if (/^\d+$/.test(value.trim())) return Number(value) * 1_000;
-	const at = Date.parse(value);
-	return Number.isNaN(at) ? null : Math.max(0, at - Date.now());
+	if (/^\d+$/.test(value?.trim())) return Number(value) * 1_000;
+	return Date.parse(value) - Date.now();
 }

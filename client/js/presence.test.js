@@ -419,6 +419,21 @@ for (const status of [429, 503]) {
 	});
 }
 
+for (const after of ["0", "-1", "soon", new Date(0).toUTCString()]) {
+	test(`Retry-After: ${after} says nothing: the waits grow as any others`, async () => {
+		await dial();
+		const waits = [];
+		for (let i = 0; i < 6; i++) {
+			answers = [[503, { "Retry-After": after }]];
+			FakeWebSocket.last.end(1006);
+			const refused = clock.now();
+			await redialed();
+			waits.push(clock.now() - refused);
+		}
+		assert.deepEqual(waits, [1_000, 2_000, 4_000, 8_000, 15_000, 15_000]);
+	});
+}
+
 for (const answer of [[426], [200], [500], [404], null]) {
 	test(`an upgrade that failed, and GET says ${answer ?? "nothing"}: try again`, async () => {
 		await dial();
