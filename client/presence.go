@@ -39,7 +39,7 @@ type wired struct {
 	user    string
 	session string
 	lastID  int64
-	asked   map[int64]chan error
+	asked   map[int64]asking
 	topics  map[string]*Topic
 	wishes  map[string]*wish
 	meta    *metadata // as it should be; nil: never set
@@ -57,9 +57,15 @@ type wish struct {
 
 type metadata struct{ json json.RawMessage }
 
+// asking is a request without an answer.
+type asking struct {
+	answer  chan error
+	follows *Topic // nil: it is no follow
+}
+
 func (w *wired) init(c *Conn) {
 	w.c, w.up, w.turn = c, make(chan struct{}), make(chan struct{}, 1)
-	w.asked, w.topics, w.wishes = map[int64]chan error{}, map[string]*Topic{}, map[string]*wish{}
+	w.asked, w.topics, w.wishes = map[int64]asking{}, map[string]*Topic{}, map[string]*wish{}
 }
 
 // told is called where the connection is read.
@@ -82,17 +88,20 @@ func (w *wired) told(ws *websocket.Conn, data []byte) {
 		go w.again(ws, wishes, topics, meta)
 	case "ok", "error":
 		w.mu.Lock()
-		answer := w.asked[m.ID]
+		q := w.asked[m.ID]
 		delete(w.asked, m.ID)
 		w.mu.Unlock()
-		if answer == nil {
+		if q.answer == nil {
 			return
 		}
-		if m.T == "ok" {
-			answer <- nil
-		} else {
-			answer <- &RequestError{m.Code, m.Text}
+		var err error
+		if m.T == "error" {
+			err = &RequestError{m.Code, m.Text}
 		}
+		if q.follows != nil && !passes(err) {
+			q.follows.answered(err) // not by who waits: it could overtake what the server says next
+		}
+		q.answer <- err
 	default:
 		w.mu.Lock()
 		t := w.topics[m.Topic]
@@ -164,8 +173,8 @@ func (w *wired) down() {
 	if w.ws != nil {
 		w.ws, w.up = nil, make(chan struct{})
 	}
-	for id, answer := range w.asked {
-		answer <- errDown
+	for id, q := range w.asked {
+		q.answer <- errDown
 		delete(w.asked, id)
 	}
 	for _, t := range w.topics {
@@ -207,7 +216,11 @@ func (w *wired) ask(ctx context.Context, compose func() request) error {
 	w.lastID++
 	m["id"] = w.lastID
 	id, answer := w.lastID, make(chan error, 1)
-	w.asked[id] = answer
+	q := asking{answer: answer}
+	if m["t"] == "follow" {
+		q.follows = w.topics[m["topic"].(string)]
+	}
+	w.asked[id] = q
 	w.mu.Unlock()
 	data, err := json.Marshal(m)
 	if err == nil {
@@ -228,6 +241,12 @@ func (w *wired) ask(ctx context.Context, compose func() request) error {
 	}
 }
 
+// passes says that the server will give another answer later.
+func passes(err error) bool {
+	var no *RequestError
+	return errors.As(err, &no) && (no.Code == "rate" || no.Code == "unavailable")
+}
+
 // persist asks until there is an answer, over reconnects.
 func (w *wired) persist(ctx context.Context, compose func() request) error {
 	for {
@@ -243,10 +262,7 @@ func (w *wired) persist(ctx context.Context, compose func() request) error {
 		}
 		err := w.ask(ctx, compose)
 		var refused *RequestError
-		switch {
-		case err == nil, errors.Is(err, ErrReplaced):
-			return err
-		case errors.As(err, &refused) && refused.Code != "rate" && refused.Code != "unavailable":
+		if err == nil || errors.Is(err, ErrReplaced) || errors.As(err, &refused) && !passes(err) {
 			return err
 		}
 		pause := time.NewTimer(time.Second)
@@ -271,8 +287,9 @@ func (w *wired) follow(t *Topic, ws *websocket.Conn) {
 		}
 		return request{"t": "follow", "topic": t.name}
 	})
-	if !errors.Is(err, ErrReplaced) {
-		t.answered(err)
+	var no *RequestError
+	if err != nil && !errors.Is(err, ErrReplaced) && !errors.As(err, &no) {
+		t.answered(err) // the Conn has ended
 	}
 }
 
