@@ -259,8 +259,8 @@ func TestHoldAndAway(t *testing.T) {
 				s := r.subscribe("x")
 				require.Equal(t, "snapshot ann bob", r.next1(s))
 				r.at.fail(trouble)
-				r.remove(store.CauseLost, "ann") // one change of three is in the log
-				r.add("x", "carl", "dora")
+				// At once: one change of three is in the log when the feed looks.
+				r.commit(append(adding("x", "carl", "dora"), removing(store.CauseLost, "ann")...)...)
 				require.Empty(t, r.rest(s))
 
 				ctx, cancel := context.WithTimeout(bg, time.Second)

@@ -58,20 +58,26 @@ func (r *rig) commit(ops ...store.Op) {
 // add opens a session of each user, called as the user is.
 func (r *rig) add(topic string, users ...string) {
 	r.t.Helper()
-	var ops []store.Op
+	r.commit(adding(topic, users...)...)
+}
+
+func adding(topic string, users ...string) (ops []store.Op) {
 	for _, u := range users {
 		ops = append(ops, store.Op{Kind: store.OpAdd, User: u, Session: u, Topics: []string{topic}})
 	}
-	r.commit(ops...)
+	return ops
 }
 
 func (r *rig) remove(cause store.Cause, users ...string) {
 	r.t.Helper()
-	var ops []store.Op
+	r.commit(removing(cause, users...)...)
+}
+
+func removing(cause store.Cause, users ...string) (ops []store.Op) {
 	for _, u := range users {
 		ops = append(ops, store.Op{Kind: store.OpRemove, User: u, Session: u, Cause: cause})
 	}
-	r.commit(ops...)
+	return ops
 }
 
 func (r *rig) meta(user string) {

@@ -26,7 +26,7 @@ import (
 // await polls until done says so: the kernel offers nothing to wait on.
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
 		require.False(t, time.Now().After(end), "waited in vain: %s", what)
 	}
 }
