@@ -6,13 +6,13 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
 
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -36,8 +36,8 @@ func TestTinyRound(t *testing.T) {
 				require.Empty(t, said.String())
 				return string(out)
 			}
-			settings := []string{"-interval", "500ms", "-timeout", "1500ms", "-window", "1s", "-silent", "0.1"}
-			text := run(append(settings, "-n", "50", "-port", freePort(t), "-plot", "plot.svg")...)
+			settings := []string{"-interval", "1s", "-timeout", "4s", "-window", "1s", "-silent", "0.1"}
+			text := run(append(settings, "-n", "50", "-port", strconv.Itoa(proctest.FreePort(t)), "-plot", "plot.svg")...)
 			require.Regexp(t, `\| `+title+` \| [1-9]`, text)
 			require.Contains(t, text, `| 50 / 0 / 0 |`, "all connect, and none is lost")
 			require.Contains(t, text, `| 5 of 5 |`, "the silent are closed")
@@ -53,11 +53,4 @@ func TestTinyRound(t *testing.T) {
 			require.Contains(t, string(svg), ">Bytes of RSS per connection<")
 		})
 	}
-}
-
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }

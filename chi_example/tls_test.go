@@ -3,9 +3,9 @@
 package main_test
 
 import (
-	"net"
 	"net/http"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
@@ -17,13 +17,11 @@ import (
 
 // Two nodes meet in a Redis that takes nothing but TLS, by rediss://.
 func TestRedisOverTLS(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, l.Close())
+	port := strconv.Itoa(proctest.FreePort(t))
 	cert := certtest.New(t)
 	cmd := exec.Command(proctest.RedisServer(t), "--port", "0", "--tls-port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir(),
 		"--tls-auth-clients", "no", "--tls-cert-file", cert.CertFile, "--tls-key-file", cert.KeyFile)
+	proctest.DieWithParent(cmd)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -17,11 +18,12 @@ import (
 // redisServer starts a Redis of the test's own.
 func redisServer(t *testing.T) (url string, server *os.Process) {
 	t.Helper()
-	_, port, _ := net.SplitHostPort(freeAddr(t))
+	port := strconv.Itoa(proctest.FreePort(t))
 	cmd := exec.Command(proctest.RedisServer(t), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
 	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	require.NoError(t, err)
 	cmd.Stdout, cmd.Stderr = log, log
+	proctest.DieWithParent(cmd)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait(); _ = log.Close() })
 	return "redis://127.0.0.1:" + port + "/0", cmd.Process

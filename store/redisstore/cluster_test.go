@@ -26,7 +26,7 @@ func newCluster(t testing.TB) ([]*server, *redis.ClusterClient) {
 	var servers []*server
 	var addrs []string
 	for range 3 {
-		s := newServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", fmt.Sprint(freePort(t)))
+		s := newServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", fmt.Sprint(proctest.FreePort(t)))
 		servers, addrs = append(servers, s), append(addrs, s.addr)
 	}
 	first := servers[0].client(t)

@@ -47,7 +47,7 @@ func TestIdleCostsNothing(t *testing.T) {
 	}
 	t.Parallel()
 	const lease = 900 * time.Millisecond
-	rate := map[int]int{}
+	rate := map[int]float64{} // in three leases
 	for _, sessions := range []int{100, 5000} {
 		server := newServer(t)
 		admin := server.client(t)
@@ -65,17 +65,19 @@ func TestIdleCostsNothing(t *testing.T) {
 		a.follow("room-1")
 		time.Sleep(2 * lease) // the hold of a new namespace, and what follows it
 		require.NoError(t, admin.ConfigResetStat(ctx).Err())
+		begun := time.Now()
 		time.Sleep(3 * lease)
 		stats := calls(t, admin)
-		rate[sessions] = roundTrips(stats)
-		t.Logf("%d sessions: %d round trips in %v by 2 nodes: %v", sessions, rate[sessions], 3*lease, stats)
+		took := time.Since(begun)
+		rate[sessions] = float64(roundTrips(stats)) * float64(3*lease) / float64(took)
+		t.Logf("%d sessions: %d round trips in %v by 2 nodes: %v", sessions, roundTrips(stats), took, stats)
 		total, err := b.s.Count(ctx, "")
 		require.NoError(t, err)
 		require.Equal(t, sessions, total.Sessions)
 	}
 	// 9 renewals each, and what lies on the edges.
-	require.InDelta(t, 18, rate[100], 6)
-	require.InDelta(t, rate[100], rate[5000], 4)
+	require.InDelta(t, 18, rate[100], 9)
+	require.LessOrEqual(t, rate[5000], 2*rate[100])
 }
 
 // TestStorm: joins are committed in groups, at most 100 round trips a second

@@ -66,7 +66,7 @@ func (g *together) wait() {
 	g.mu.Unlock()
 	select {
 	case <-all:
-	case <-time.After(2 * time.Second):
+	case <-time.After(20 * time.Second):
 		g.mu.Lock()
 		g.late = true
 		g.mu.Unlock()

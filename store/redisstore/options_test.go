@@ -73,7 +73,7 @@ func TestTimeout(t *testing.T) {
 		begun := time.Now()
 		_, err = s.Renew(ctx, l, store.Summary{})
 		require.ErrorIs(t, err, store.ErrUnavailable)
-		require.Less(t, time.Since(begun), 700*time.Millisecond)
+		require.Less(t, time.Since(begun), 2500*time.Millisecond, "the timeout is 300 ms, and the client's own 3 s")
 	}
 	errs := make(chan error, 1000)
 	for range cap(errs) {

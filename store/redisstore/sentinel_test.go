@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/a4cafe1a/presence/store/redisstore"
 )
 
@@ -112,7 +113,7 @@ func offset(t testing.TB, c *redis.Client) int {
 // knows the master and its replica.
 func newSentinel(t testing.TB, master string) *server {
 	host, port, _ := net.SplitHostPort(master)
-	s := &server{dir: t.TempDir(), addr: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	s := &server{dir: t.TempDir(), addr: "127.0.0.1:" + strconv.Itoa(proctest.FreePort(t))}
 	conf := filepath.Join(s.dir, "sentinel.conf")
 	require.NoError(t, os.WriteFile(conf, []byte(strings.Join([]string{
 		"sentinel monitor presence " + host + " " + port + " 1",

@@ -34,16 +34,9 @@ type server struct {
 	cmd  *exec.Cmd
 }
 
-func freePort(t testing.TB) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // newServer starts a server that keeps nothing on disk, unless args say so.
 func newServer(t testing.TB, args ...string) *server {
-	s := &server{dir: t.TempDir(), args: args, addr: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	s := &server{dir: t.TempDir(), args: args, addr: "127.0.0.1:" + strconv.Itoa(proctest.FreePort(t))}
 	s.start(t)
 	t.Cleanup(func() { s.kill() })
 	return s
@@ -61,7 +54,7 @@ func (s *server) start(t testing.TB) {
 	require.NoError(t, err)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	require.NoError(t, s.cmd.Start())
-	for range 500 {
+	for range 6000 {
 		if c, err := net.Dial("tcp", s.addr); err == nil {
 			_ = c.Close()
 			break
@@ -70,7 +63,7 @@ func (s *server) start(t testing.TB) {
 	}
 	c := redis.NewClient(&redis.Options{Addr: s.addr, TLSConfig: s.tls, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true})
 	defer c.Close()
-	for range 500 {
+	for range 6000 {
 		if c.Ping(ctx).Err() == nil {
 			return
 		}
@@ -120,7 +113,7 @@ func sharedServer(t testing.TB) *server {
 		dir, err := os.MkdirTemp("", "redisstore")
 		require.NoError(t, err)
 		shared.dir = dir
-		s := &server{dir: dir, addr: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+		s := &server{dir: dir, addr: "127.0.0.1:" + strconv.Itoa(proctest.FreePort(t))}
 		s.start(t)
 		shared.server = s
 	})
@@ -159,9 +152,11 @@ func past(t testing.TB, s *redisstore.Store, lease time.Duration, advance func(t
 	require.NoError(t, err)
 }
 
-// eventually waits for something that takes a moment.
+// eventually waits for something that takes so long at most on a machine of
+// its own. On a busy one it may be four times that.
 func eventually(t testing.TB, within time.Duration, what string, f func() bool) {
 	t.Helper()
+	within *= 4
 	for end := time.Now().Add(within); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("after %v: %s", within, what)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence/internal/certtest"
+	"github.com/a4cafe1a/presence/internal/proctest"
 	"github.com/a4cafe1a/presence/store/redisstore"
 	"github.com/a4cafe1a/presence/store/storetest"
 )
@@ -19,7 +20,7 @@ import (
 // A Redis that takes nothing but TLS: calls, feeds and bells go over it.
 func TestTLS(t *testing.T) {
 	cert := certtest.New(t)
-	port := strconv.Itoa(freePort(t))
+	port := strconv.Itoa(proctest.FreePort(t))
 	server := &server{
 		dir: t.TempDir(), addr: "127.0.0.1:" + port, tls: &tls.Config{RootCAs: cert.Pool, MinVersion: tls.VersionTLS12},
 		args: []string{"--port", "0", "--tls-port", port, "--tls-auth-clients", "no",

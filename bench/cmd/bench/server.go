@@ -174,7 +174,7 @@ func (p *process) awaitPort(addr string) error {
 		return err
 	}
 	want := fmt.Sprintf(":%04X", port)
-	for range 100 {
+	for range 600 {
 		for _, f := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 			b, _ := os.ReadFile(f)
 			for _, l := range strings.Split(string(b), "\n") {
@@ -190,5 +190,5 @@ func (p *process) awaitPort(addr string) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("not listening on %s after 5 s", addr)
+	return fmt.Errorf("not listening on %s after 30 s", addr)
 }

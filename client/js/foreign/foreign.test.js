@@ -25,12 +25,12 @@ globalThis.WebSocket = class extends WebSocket {
 globalThis.IS_REACT_ACT_ENVIRONMENT = false;
 const { PresenceSocket } = await import("../presence.js");
 
-const TIMEOUT = 2_000;
+const TIMEOUT = 6_000;
 let port;
 let server;
 
 async function start() {
-	server = spawn(process.env.PRESENCE_SERVER, ["-addr", `127.0.0.1:${port}`, "-interval", "1s", "-timeout", "2s", "-grace", "500ms"], { stdio: "ignore" });
+	server = spawn(process.env.PRESENCE_SERVER, ["-addr", `127.0.0.1:${port}`, "-interval", "2s", "-timeout", `${TIMEOUT}ms`, "-grace", "500ms"], { stdio: "ignore" });
 	await until(async () => (await fetch(`http://127.0.0.1:${port}/healthz`)).ok, "the server serves");
 }
 
@@ -41,19 +41,23 @@ async function stop(signal) {
 }
 
 async function until(ok, what) {
-	for (const end = Date.now() + 20_000; Date.now() < end; await sleep(50)) {
+	for (const end = Date.now() + 60_000; Date.now() < end; await sleep(50)) {
 		try {
 			if (await ok()) return;
 		} catch {
 			// not yet
 		}
 	}
-	assert.fail(`not within 20 s: ${what}`);
+	assert.fail(`not within a minute: ${what}`);
 }
 
 before(async () => {
 	port = await new Promise((resolve) => {
-		const s = createServer().listen(0, "127.0.0.1", () => {
+		// Below those that the system chooses, so that nobody takes it while the server is down.
+		const pick = () => 10_001 + 10 * Math.floor(Math.random() * 2_200);
+		const s = createServer();
+		s.on("error", () => s.listen(pick(), "127.0.0.1"));
+		s.listen(pick(), "127.0.0.1", () => {
 			const { port } = s.address();
 			s.close(() => resolve(port));
 		});
@@ -111,7 +115,7 @@ const clients = {
 		const { effectScope } = await import("vue");
 		const scope = effectScope();
 		let seen;
-		scope.run(() => { seen = useWebSocket(url(user), { heartbeat: { message: "ping", responseMessage: "pong", interval: 1_000, pongTimeout: 3_000 }, autoReconnect: true }); });
+		scope.run(() => { seen = useWebSocket(url(user), { heartbeat: { message: "ping", responseMessage: "pong", interval: 1_000, pongTimeout: 10_000 }, autoReconnect: true }); });
 		return () => { const data = seen.data.value; seen.close(); scope.stop(); assert.equal(data, null, "no heartbeat reaches the app"); };
 	},
 	"react-use-websocket": async (user) => {
@@ -123,7 +127,7 @@ const clients = {
 		const root = createRoot(document.createElement("div"));
 		const App = () => {
 			const { lastMessage } = useWebSocket(url(user), {
-				heartbeat: { message: "ping", returnMessage: "pong", interval: 1_000, timeout: 3_000 }, shouldReconnect: () => true, reconnectInterval: 500, reconnectAttempts: 100,
+				heartbeat: { message: "ping", returnMessage: "pong", interval: 1_000, timeout: 10_000 }, shouldReconnect: () => true, reconnectInterval: 500, reconnectAttempts: 100,
 			});
 			if (lastMessage) seen.push(lastMessage.data);
 			return null;
@@ -133,7 +137,7 @@ const clients = {
 	},
 };
 
-test("each stays for five timeouts, and comes back", async (t) => {
+test("each stays for three timeouts, and comes back", async (t) => {
 	const names = Object.keys(clients);
 	const ends = {};
 	for (const name of names) ends[name] = await clients[name](name);
@@ -141,7 +145,7 @@ test("each stays for five timeouts, and comes back", async (t) => {
 	for (const name of names) {
 		await until(async () => (first[name] = await sessions(name)).length === 1, `${name} is there`);
 	}
-	await sleep(5 * TIMEOUT);
+	await sleep(3 * TIMEOUT);
 	for (const name of names) {
 		await t.test(`${name} stays`, async () => assert.deepEqual(await sessions(name), first[name]));
 	}
