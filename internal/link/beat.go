@@ -228,13 +228,17 @@ func (c *Conn) put(b []byte) (n int, ok bool) {
 	if c.direct {
 		n, err = again(c.sock.Write(b))
 	} else {
+		wait := time.Second
 		if c.sock.Known() {
-			// A TLS write that times out ruins the session.
+			// A TLS write that times out ruins the session. Where there is room it
+			// does not wait, but a busy process may take long to come to it.
 			if room, known := c.sock.Room(); known && room == 0 {
 				return 0, false
+			} else if known {
+				wait = 10 * time.Second
 			}
 		}
-		c.takeWrite(time.Now().Add(time.Second))
+		c.takeWrite(time.Now().Add(wait))
 		n, err = c.nc.Write(b)
 		c.giveWrite()
 	}
