@@ -12,7 +12,7 @@ test:
 # What takes longer: a cluster of the example on a real Redis, broken in every way. About three minutes.
 # CI runs it after make test.
 test-faults:
-	PRESENCE_FAULTS=1 go test -count=1 -v -timeout=9m ./chi_example/faults
+	PRESENCE_FAULTS=1 go test -count=1 -v -timeout=30m ./chi_example/faults
 
 vet:
 	@scripts/check fmt vet
