@@ -5,7 +5,6 @@
 package presence_test
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -19,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence"
-	"github.com/a4cafe1a/presence/internal/wstest"
 )
 
 // TestStackOfABlockingSession: the handshake must fit into 8 KiB of stack. One
@@ -89,21 +87,11 @@ func gather(t testing.TB, p *presence.Presence, handler http.Handler, n int) {
 		srv.Close()
 		require.Eventually(t, func() bool { sessions, _ := p.PlacesTaken(); return sessions == 0 }, 5*time.Second, time.Millisecond)
 	})
-	buf := make([]byte, 1024)
 	for i := range n {
 		nc, err := net.Dial("tcp", srv.Listener.Addr().String())
 		require.NoError(t, err)
 		t.Cleanup(func() { nc.Close() })
-		_, err = nc.Write([]byte(wstest.Request("/?user=" + strconv.Itoa(i))))
-		require.NoError(t, err)
-		got := 0
-		for !bytes.HasSuffix(buf[:got], []byte("\r\n\r\n\x89\x00")) { // the answer and the ping
-			k, err := nc.Read(buf[got:])
-			require.NoError(t, err)
-			got += k
-		}
-		_, err = nc.Write([]byte{0x8a, 0x80, 1, 2, 3, 4})
-		require.NoError(t, err)
+		prove(t, nc, "/?user="+strconv.Itoa(i))
 	}
 	require.Eventually(t, func() bool {
 		users, err := p.Count(context.Background(), "")

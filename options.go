@@ -73,8 +73,9 @@ type Options struct {
 
 	// CloseTimeout is how long, after a close frame, the client may take to
 	// close its side. Default 1 s. Negative: it is not waited for, and close
-	// codes may be lost. Each session that ends so holds a goroutine and its
-	// socket meanwhile, however many end at once. It is also how long the app
+	// codes may be lost. Each session that ends so holds its socket meanwhile,
+	// however many end at once, and also a goroutine where its socket is full
+	// or no TCP, and on systems other than Linux. It is also how long the app
 	// has to read what a client sent before it broke the protocol.
 	CloseTimeout time.Duration
 

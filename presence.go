@@ -38,11 +38,12 @@ type Presence struct {
 	follows  *follows
 	mounts   settings // of the methods of Presence itself
 
-	lot     atomic.Pointer[park.Lot] // of quiet Callback connections, once there was one
+	lot     atomic.Pointer[park.Lot] // of quiet Callback connections and of goodbyes, once there was one
 	lotOnce sync.Once
 
-	slow  work.Pool // what may block for a moment
-	hooks work.Pool // OnDisconnect
+	slow     work.Pool // what may block for a moment
+	hooks    work.Pool // OnDisconnect
+	goodbyes *link.Goodbyes
 
 	sessions  atomic.Int64 // admitted and not yet released
 	verifying atomic.Int64
@@ -79,7 +80,10 @@ func New(o Options) (*Presence, error) {
 	p.wheel = wheel.New(p.tick)
 	p.slow.Max = 16 * runtime.GOMAXPROCS(0)
 	p.hooks.Max = 64
-	p.links = link.Config{Clock: p.wheel, Slow: &p.slow, ControlFrames: o.Limits.ControlFramesPerSecond}
+	p.goodbyes = link.NewGoodbyes(2*runtime.GOMAXPROCS(0), p.parking)
+	p.links = link.Config{
+		Clock: p.wheel, Slow: &p.slow, Goodbyes: p.goodbyes, ControlFrames: o.Limits.ControlFramesPerSecond,
+	}
 	p.mounts = p.settings(Route{})
 	p.node = store.Node{
 		ID: fmt.Sprintf("%016x", p.newID()), Name: o.NodeName,
@@ -110,9 +114,10 @@ func (o *Options) tick() time.Duration {
 	return max(tick, time.Millisecond)
 }
 
-// parking is made when the first Callback connection comes; nil where the
-// system has none. Its goroutines only read, which is a small part of what a
-// message costs: one for every four CPUs is enough, and fewer are woken.
+// parking is made when the first Callback connection comes, or the first
+// goodbye is said over a socket; nil where the system has none. Its goroutines
+// only read, which is a small part of what a message costs: one for every four
+// CPUs is enough, and fewer are woken.
 func (p *Presence) parking() *park.Lot {
 	p.lotOnce.Do(func() { p.lot.Store(park.New((runtime.GOMAXPROCS(0) + 3) / 4)) })
 	return p.lot.Load()

@@ -80,7 +80,15 @@ func (p *Presence) shutdown(ctx context.Context) error {
 	p.wheel.Stop()
 	p.lotOnce.Do(func() {})
 	if lot := p.lot.Load(); lot != nil {
-		lot.Close()
+		select {
+		case <-quiet:
+			lot.Close()
+		default: // who was cut off still says goodbye
+			go func() {
+				<-quiet
+				lot.Close()
+			}()
+		}
 	}
 	p.slow.Wait()
 	if p.own {

@@ -3,6 +3,7 @@
 package presence_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -173,6 +174,20 @@ func (s *site) dialOn(nc net.Conn, user string) *wstest.Client {
 	require.NoError(s.t, err)
 	s.connected(user)
 	return c
+}
+
+// prove shakes hands and answers the first ping. Nobody reads from then on.
+func prove(t testing.TB, nc net.Conn, path string) {
+	_, err := io.WriteString(nc, wstest.Request(path))
+	require.NoError(t, err)
+	var buf [1024]byte
+	for got := 0; !bytes.HasSuffix(buf[:got], []byte("\r\n\r\n\x89\x00")); { // the answer and the ping
+		n, err := nc.Read(buf[got:])
+		require.NoError(t, err)
+		got += n
+	}
+	_, err = nc.Write(wstest.Masked(0x80|wstest.Pong, nil))
+	require.NoError(t, err)
 }
 
 // connected waits until the user's session is live.

@@ -7,12 +7,14 @@
 package link
 
 import (
+	"container/list"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/frame"
+	"github.com/a4cafe1a/presence/internal/park"
 	"github.com/a4cafe1a/presence/internal/sock"
 	"github.com/a4cafe1a/presence/internal/wheel"
 	"github.com/a4cafe1a/presence/internal/work"
@@ -59,6 +61,7 @@ type Dialect interface {
 type Config struct {
 	Clock         *wheel.Wheel
 	Slow          *work.Pool // for connections the kernel cannot serve without blocking
+	Goodbyes      *Goodbyes  // for Finish
 	ControlFrames int        // a second
 
 	dialects []Dialect
@@ -170,9 +173,15 @@ const (
 	flagSlow                     // a task of ours waits on the pool
 )
 
+// ending is how a connection ends.
 type ending struct {
+	conn *Conn
 	err  error
 	gone atomic.Bool
+
+	until time.Time     // how long its goodbye may take; zero: it says none
+	place *list.Element // among those who wait; under Goodbyes.mu, as is ref
+	ref   park.Ref
 }
 
 // proof is what a connection knows before its client is verified.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/frame"
+	"github.com/a4cafe1a/presence/internal/sock"
 )
 
 // Farewell is how a connection ends on the wire.
@@ -28,7 +29,8 @@ type Farewell struct {
 // frame. So the writing side is shut first, and what still arrives is
 // discarded for a while.
 func (c *Conn) Finish(err error, f Farewell) {
-	if !c.over.CompareAndSwap(nil, &ending{err: err}) {
+	e := &ending{conn: c, err: err}
+	if !c.over.CompareAndSwap(nil, e) {
 		return
 	}
 	if f.Before != nil {
@@ -44,30 +46,47 @@ func (c *Conn) Finish(err error, f Farewell) {
 		c.shut()
 		return
 	}
-	until := time.Now().Add(max(f.Linger, time.Millisecond))
-	c.seize(until)
-	go c.goodbye(f, until)
-}
-
-func (c *Conn) goodbye(f Farewell, until time.Time) {
-	defer c.shut()
-	// Deadlines do not suffice: TLS gives its alert five seconds of its own.
-	defer time.AfterFunc(time.Until(until), c.shut).Stop()
-	if c.writeClose(f) {
+	e.until = time.Now().Add(max(f.Linger, time.Millisecond))
+	c.seize(e.until)
+	g := c.cfg.Goodbyes
+	g.add(e)
+	if g.poller(c) == nil {
+		go c.goodbye(e, f)
 		return
 	}
+	g.workers.Go(func() { c.tryGoodbye(e, f) })
+}
+
+// tryGoodbye is goodbye for a worker, who must not wait.
+func (c *Conn) tryGoodbye(e *ending, f Farewell) {
+	switch err := c.writeClose(f, false); {
+	case err == sock.ErrAgain:
+	case err != nil || f.Linger <= 0:
+		c.shut()
+		return
+	case c.cfg.Goodbyes.listen(e):
+		return
+	}
+	go c.goodbye(e, f)
+}
+
+func (c *Conn) goodbye(e *ending, f Farewell) {
+	if c.writeClose(f, true) != nil || f.Linger <= 0 {
+		c.shut()
+		return
+	}
+	if c.cfg.Goodbyes.listen(e) {
+		return
+	}
+	defer c.shut()
 	// The library's Read has failed by now. The next one fails at once and
 	// must not wait for the lock: from here nobody else reads.
 	c.rmu.Lock()
 	failed := c.rerr != nil && !c.rerr.violation
 	c.rmu.Unlock()
-	if failed || f.Linger <= 0 {
-		return
+	if !failed && c.nc.SetReadDeadline(e.until) == nil {
+		c.discard()
 	}
-	if c.nc.SetReadDeadline(until) != nil {
-		return
-	}
-	c.discard()
 }
 
 // discard reads until the end. Most clients only answer the close frame, and
@@ -89,9 +108,18 @@ func (c *Conn) discard() {
 }
 
 // writeClose sends the close frame if it may still go out, and shuts the
-// writing side. It says that the connection is broken.
-func (c *Conn) writeClose(f Farewell) (broken bool) {
-	c.wmu.Lock() // a write in flight ends by its deadline
+// writing side. Without waiting it returns sock.ErrAgain when that is not
+// possible; any other error says that the connection is broken.
+func (c *Conn) writeClose(f Farewell, wait bool) error {
+	write := c.nc.Write
+	if wait {
+		c.wmu.Lock() // a write in flight ends by its deadline
+	} else {
+		if !c.wmu.TryLock() {
+			return sock.ErrAgain
+		}
+		write = c.writeNow
+	}
 	defer c.wmu.Unlock()
 	b := append([]byte(nil), c.rest()...)
 	c.leave(nil)
@@ -102,27 +130,32 @@ func (c *Conn) writeClose(f Farewell) (broken bool) {
 	}
 	c.out.SetOpaque()
 	if len(b) > 0 {
-		if _, err := c.nc.Write(b); err != nil {
-			return true
+		if n, err := write(b); err != nil {
+			c.leave(b[n:])
+			return err
 		}
 	}
-	if half, ok := c.nc.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite() != nil
-	}
-	return false
+	return c.shutWriting()
 }
 
 // shut closes the socket. The connection below TLS is closed directly, since
 // tls.Conn.Close may wait for five seconds to send its alert.
 func (c *Conn) shut() {
-	nc := c.nc
-	if secure, ok := nc.(*tls.Conn); ok {
-		nc = secure.NetConn()
-	}
-	_ = nc.Close()
-	if c.over.Load().gone.CompareAndSwap(false, true) {
+	_ = c.below().Close()
+	if e := c.over.Load(); e.gone.CompareAndSwap(false, true) {
+		if !e.until.IsZero() {
+			c.cfg.Goodbyes.remove(e)
+		}
 		c.owner.Gone()
 	}
+}
+
+// below is the connection below TLS.
+func (c *Conn) below() net.Conn {
+	if secure, ok := c.nc.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return c.nc
 }
 
 // Close is the library's goodbye. It returns at once; a close frame that the

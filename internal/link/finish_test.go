@@ -49,7 +49,7 @@ func TestNothingIsReadAfterTheEnd(t *testing.T) {
 	mine, theirs := net.Pipe()
 	defer theirs.Close()
 	nc := &overtaken{Conn: mine, reads: make(chan struct{}), past: make(chan struct{})}
-	c := link.Plain(nc, &link.Config{Clock: w}, owner{})
+	c := link.Plain(nc, &link.Config{Clock: w, Goodbyes: link.NewGoodbyes(1, nil)}, owner{})
 	defer c.Close()
 	kicked := errors.New("kicked")
 	go func() {
@@ -61,8 +61,8 @@ func TestNothingIsReadAfterTheEnd(t *testing.T) {
 	require.Zero(t, n)
 }
 
-// Thousands may be told to go at once, and each waits for its client. Meanwhile
-// it holds a goroutine, but no buffer to speak of.
+// Thousands may be told to go at once, and each waits for its client. Where no
+// poller does so it holds a goroutine, but no buffer to speak of.
 func TestAGoodbyeThatWaitsHoldsNoBuffer(t *testing.T) {
 	const n = 500
 	w := wheel.New(0)
@@ -72,7 +72,7 @@ func TestAGoodbyeThatWaitsHoldsNoBuffer(t *testing.T) {
 	for i := range conns {
 		var mine net.Conn
 		mine, clients[i] = net.Pipe()
-		conns[i] = link.Plain(mine, &link.Config{Clock: w}, owner{})
+		conns[i] = link.Plain(mine, &link.Config{Clock: w, Goodbyes: link.NewGoodbyes(1, nil)}, owner{})
 	}
 	before := heap()
 	for _, c := range conns {

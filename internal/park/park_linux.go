@@ -20,7 +20,6 @@ type Lot struct {
 // shard is one epoll instance. It is itself watched by Go's own poller, so its
 // goroutine waits without a thread.
 type shard struct {
-	fd   int
 	file *os.File
 	raw  syscall.RawConn
 
@@ -59,7 +58,7 @@ func newShard() (*shard, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	s := &shard{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}
+	s := &shard{file: os.NewFile(uintptr(fd), "epoll")}
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		s.file.Close()
 		return nil, err
@@ -68,9 +67,17 @@ func newShard() (*shard, error) {
 }
 
 // Add watches a socket until it is closed. Readable is called soon if there is
-// something already. ok is false when the system refuses; then nothing is
-// watched.
-func (l *Lot) Add(raw syscall.RawConn, it Sleeper) (r Ref, ok bool) {
+// something already. ok is false when the system refuses, or when the socket is
+// watched; then nothing more is.
+func (l *Lot) Add(raw syscall.RawConn, it Sleeper) (r Ref, ok bool) { return l.watch(raw, it, false) }
+
+// TakeOver is Add for a socket that may be watched already. Who did so may no
+// longer be told.
+func (l *Lot) TakeOver(raw syscall.RawConn, it Sleeper) (r Ref, ok bool) {
+	return l.watch(raw, it, true)
+}
+
+func (l *Lot) watch(raw syscall.RawConn, it Sleeper, takeOver bool) (r Ref, ok bool) {
 	n := l.robin.Add(1) % uint32(len(l.shards))
 	s := l.shards[n]
 	s.mu.Lock()
@@ -93,10 +100,16 @@ func (l *Lot) Add(raw syscall.RawConn, it Sleeper) (r Ref, ok bool) {
 		Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff,
 		Fd:     int32(index), Pad: int32(gen),
 	}
-	var err error
+	var err, failed error
 	if e := raw.Control(func(fd uintptr) {
-		err = unix.EpollCtl(s.fd, unix.EPOLL_CTL_ADD, int(fd), &ev)
-	}); e != nil || err != nil {
+		// The Lot may be closed, and its descriptor somebody else's.
+		err = s.raw.Control(func(epoll uintptr) {
+			failed = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, int(fd), &ev)
+			if takeOver && failed == unix.EEXIST {
+				failed = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_MOD, int(fd), &ev)
+			}
+		})
+	}); e != nil || err != nil || failed != nil {
 		l.Remove(r)
 		return Ref{}, false
 	}

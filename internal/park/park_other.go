@@ -13,6 +13,9 @@ func New(int) *Lot { return nil }
 // Add does nothing.
 func (*Lot) Add(syscall.RawConn, Sleeper) (Ref, bool) { return Ref{}, false }
 
+// TakeOver does nothing.
+func (*Lot) TakeOver(syscall.RawConn, Sleeper) (Ref, bool) { return Ref{}, false }
+
 // Remove does nothing.
 func (*Lot) Remove(Ref) {}
 
