@@ -19,20 +19,6 @@ import (
 	"github.com/a4cafe1a/presence/internal/wstest"
 )
 
-// word is a dialect of one word, which is answered by itself and beats.
-type word string
-
-func (w word) MaxLen() int { return len(w) }
-
-func (w word) Answer(dst, msg []byte) ([]byte, bool) {
-	if string(msg) != string(w) {
-		return nil, false
-	}
-	return append(dst, w...), true
-}
-
-func (w word) Beat(dst []byte, heard bool) ([]byte, bool) { return append(dst, w...), heard }
-
 // watched is a connection whose client has used a dialect, over TCP.
 type watched struct {
 	*link.Conn

@@ -74,16 +74,30 @@ func (c *Conn) flush() {
 	}
 }
 
-// flushSlow is flush where writing may block.
+// flushSlow is flush where writing may block. While it runs, others leave what
+// becomes due to it.
 func (c *Conn) flushSlow() {
-	for c.due.Load() != 0 && c.wmu.TryLock() {
-		sent := c.sendDue()
+	for {
+		stuck := uint32(0) // what finds no gap or no room
+		for due := c.due.Load(); due != 0 && c.wmu.TryLock(); due = c.due.Load() {
+			sent := c.sendDue()
+			c.wmu.Unlock()
+			if !sent {
+				stuck = due
+				break
+			}
+		}
+		c.flags.And(^flagSlow)
+		// Something may have been left to it just before that. If somebody
+		// writes, they see to it.
+		if c.due.Load()&^stuck == 0 || !c.wmu.TryLock() {
+			return
+		}
 		c.wmu.Unlock()
-		if !sent {
-			break
+		if c.flags.Or(flagSlow)&flagSlow != 0 {
+			return
 		}
 	}
-	c.flags.And(^flagSlow)
 }
 
 // sendDue composes what is due and may go now, and sends it in one piece. It
@@ -126,12 +140,12 @@ func (c *Conn) sendDue() bool {
 		return false
 	}
 	c.settled = settled && done == duePing && ok
-	c.dropReplies(replies)
+	c.due.And(^done)
+	c.dropReplies(replies) // after it: there may be more by now
 	c.beatBy.Or(beats)
 	if replies > 0 || beats != 0 {
 		c.lastOut.Store(int64(now))
 	}
-	c.due.And(^done)
 	c.leave(b[n:])
 	return ok
 }

@@ -68,6 +68,9 @@ func (c *Conn) Inject(batch ...[]byte) bool {
 	}
 	ch.mu.Unlock()
 	c.flushChannel()
+	if c.direct && c.due.Load()&^dueChannel != 0 {
+		c.flush() // heartbeats that became due meanwhile
+	}
 	return true
 }
 
