@@ -142,7 +142,7 @@ func TestSlotMoves(t *testing.T) {
 	}
 	t.Parallel()
 	servers, client := newCluster(t)
-	const lease = 900 * time.Millisecond
+	const lease = 2 * time.Second
 	a := newProcess(t, client, "a", redisstore.Options{Partitions: 2, Lease: lease})
 	b := newProcess(t, client, "b", redisstore.Options{Partitions: 2, Lease: lease})
 	var users []string
@@ -179,7 +179,7 @@ func TestSlotMoves(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				case <-time.After(2 * time.Millisecond):
+				case <-time.After(10 * time.Millisecond):
 				}
 				u := fmt.Sprint("c", i, "-", k)
 				op := add(u, u, fmt.Sprint("new-", i, "-", k), "all")

@@ -192,7 +192,7 @@ func (c *crowd) read(p *process) {
 		select {
 		case <-c.stop:
 			return
-		case <-time.After(15 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond): // others wait for real leases meanwhile
 		}
 		rs, err := p.s.Lookup(ctx, nil, c.users)
 		if err != nil {

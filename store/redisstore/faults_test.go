@@ -16,7 +16,7 @@ func TestFaults(t *testing.T) {
 		t.Skip("waits for real leases")
 	}
 	t.Parallel()
-	const lease = 900 * time.Millisecond
+	const lease = 2 * time.Second
 	server := newServer(t)
 	admin := server.client(t)
 	var ps []*process
