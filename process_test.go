@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/internal/proctest"
 )
 
 // Some tests need a second process, to be stopped or killed: this program
@@ -49,7 +51,7 @@ func TestMain(m *testing.M) {
 	if role == nil {
 		flag.Parse()
 		if flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
-			_ = flag.Set("test.parallel", "12") // most tests over the network only wait
+			_ = flag.Set("test.parallel", "32") // most tests over the network only wait
 		}
 		os.Exit(m.Run())
 	}
@@ -81,6 +83,7 @@ func start(t *testing.T, role string, p plan, env ...string) *process {
 	c := &process{t: t, cmd: exec.Command(self), lines: make(chan string, 1000), ended: make(chan struct{})}
 	c.cmd.Env = append(append(os.Environ(), roleEnv+"="+role, planEnv+"="+string(b)), env...)
 	c.cmd.Stderr = os.Stderr
+	proctest.DieWithParent(c.cmd) // a frozen one does not see the end of its input
 	c.in, err = c.cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := c.cmd.StdoutPipe()
@@ -97,11 +100,10 @@ func start(t *testing.T, role string, p plan, env ...string) *process {
 	return c
 }
 
-// hear returns the rest of the next line that begins with prefix, within a
-// minute. Lines before it are kept out of the way by skip.
+// hear returns the rest of the next line, which begins with prefix.
 func (c *process) hear(prefix string) string {
 	c.t.Helper()
-	late := time.NewTimer(time.Minute)
+	late := time.NewTimer(patience)
 	defer late.Stop()
 	for {
 		select {
@@ -157,10 +159,13 @@ func (c *process) kill() {
 	})
 }
 
-// eventually waits for an event, for much longer than any machine needs.
+// patience is much longer than any machine needs for anything here.
+const patience = 2 * time.Minute
+
+// eventually waits for an event.
 func eventually(t *testing.T, done func() bool, format string, args ...any) {
 	t.Helper()
-	for late := time.Now().Add(30 * time.Second); !done(); time.Sleep(2 * time.Millisecond) {
+	for late := time.Now().Add(patience); !done(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(late) {
 			require.Failf(t, "it did not happen", format, args...)
 		}

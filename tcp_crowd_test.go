@@ -42,7 +42,7 @@ func count() residue {
 func nothingMore(t *testing.T, before residue) {
 	t.Helper()
 	var now residue
-	for late := time.Now().Add(20 * time.Second); time.Now().Before(late); time.Sleep(5 * time.Millisecond) {
+	for late := time.Now().Add(patience); time.Now().Before(late); time.Sleep(5 * time.Millisecond) {
 		if now = count(); now.goroutines <= before.goroutines && now.files <= before.files {
 			return
 		}

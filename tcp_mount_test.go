@@ -64,7 +64,7 @@ func TestMountsOverTheNetwork(t *testing.T) {
 				t.Parallel()
 				var served atomic.Int64
 				o := beats()
-				o.VerifyTimeout = 500 * time.Millisecond
+				o.VerifyTimeout = 4 * time.Second
 				s := newSite(t, siteSetup{Options: o, secure: secure, route: echoes(&served)[name]})
 
 				mute, err := wstest.Handshake(s.conn(), "/?user=mute")

@@ -96,7 +96,7 @@ func (w *wired) welcomed() *wired {
 // until takes over what comes, until it is as it should be.
 func (w *wired) until(what string, done func() bool) {
 	w.t.Helper()
-	late := time.NewTimer(30 * time.Second)
+	late := time.NewTimer(patience)
 	defer late.Stop()
 	for !done() {
 		select {
@@ -209,6 +209,7 @@ func TestProtocolAmidTheAppsMessages(t *testing.T) {
 					x.Disconnect(presence.Reason{})
 					n++
 				}
+				time.Sleep(time.Millisecond) // others beside it need the CPU in time
 			}
 		}()
 

@@ -47,7 +47,7 @@ type siteSetup struct {
 
 // beats are quick, and leave a busy machine time to answer.
 func beats() presence.Options {
-	return presence.Options{HeartbeatInterval: 400 * time.Millisecond, HeartbeatTimeout: 1600 * time.Millisecond}
+	return presence.Options{HeartbeatInterval: time.Second, HeartbeatTimeout: 4 * time.Second}
 }
 
 // noBeats keep heartbeats out of a test.
@@ -61,6 +61,9 @@ func opened(t *testing.T, o presence.Options) *site {
 	s := &site{t: t, sessions: map[string]*presence.Session{}, conns: map[string]net.Conn{}}
 	if o.Identify == nil {
 		o.Identify = byQuery
+	}
+	if o.CloseTimeout == 0 {
+		o.CloseTimeout = 10 * time.Second // of which a busy machine may need some, and none else
 	}
 	o.OnConnect = func(x *presence.Session) {
 		s.mu.Lock()
@@ -119,7 +122,7 @@ func tcpOf(nc net.Conn) *net.TCPConn {
 }
 
 func (s *site) shutdown() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	return s.p.Shutdown(ctx)
 }
@@ -249,7 +252,7 @@ func (s *site) closed(client net.Conn) bool {
 // code waits for the close frame.
 func code(t *testing.T, c *wstest.Client) int {
 	t.Helper()
-	late := time.NewTimer(30 * time.Second)
+	late := time.NewTimer(patience)
 	defer late.Stop()
 	for {
 		select {
@@ -276,7 +279,7 @@ func message(t *testing.T, c *wstest.Client) string {
 		}
 		require.NotEqual(t, byte(wstest.Close), f.Op, "closed: %d", f.Code())
 		return string(f.Payload)
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		require.Fail(t, "no message")
 		return ""
 	}
