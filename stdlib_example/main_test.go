@@ -16,9 +16,9 @@ import (
 // The example as its user runs it: echo, who is online, a client that falls
 // silent, Ctrl-C.
 func TestExample(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	p := proctest.Start(t, proctest.Build(t, "."), "-addr", "127.0.0.1:0", "-interval", "1s", "-timeout", "3s", "-grace", "0")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	p := proctest.Start(t, proctest.Build(t, "."), "-addr", "127.0.0.1:0", "-interval", "300ms", "-timeout", "900ms", "-grace", "0")
 	ws := "ws" + strings.TrimPrefix(p.URL, "http")
 
 	var online struct {
@@ -56,7 +56,7 @@ func TestExample(t *testing.T) {
 
 	// This library answers pings only while somebody reads: ann falls silent.
 	require.Contains(t, p.Logged("disconnected", "user=ann"), "cause=silent")
-	require.Eventually(t, func() bool { ask(); return online.Count == 0 }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { ask(); return online.Count == 0 }, time.Minute, 20*time.Millisecond)
 
 	ben, _, err := websocket.Dial(ctx, ws+"/ws?user=ben", nil)
 	require.NoError(t, err)
@@ -69,6 +69,6 @@ func TestExample(t *testing.T) {
 	p.Logged("connected", "user=ben")
 	p.Interrupt()
 	require.Equal(t, websocket.StatusServiceRestart, websocket.CloseStatus(<-left))
-	require.NoError(t, p.Wait(20*time.Second))
+	require.NoError(t, p.Wait(time.Minute))
 	require.Contains(t, p.Logged("disconnected", "user=ben"), "cause=shutdown")
 }

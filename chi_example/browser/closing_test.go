@@ -99,7 +99,7 @@ func TestCloseCodes(t *testing.T) {
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
-	f.interval = 500 * time.Millisecond
+	f.interval = 2 * time.Second
 	f.ws = func(ctx context.Context, c *websocket.Conn, user string, n int) {
 		if user == "answered" || n > 1 {
 			f.stay(ctx, c, user, n)
@@ -120,7 +120,7 @@ func TestSilentServer(t *testing.T) {
 	left := b.open(f.url + "/?user=left")
 	left.until(`link() === "open" && live() && text("cause").startsWith("Before: The connection broke without a goodbye (code 1006: nothing heard ")`)
 	require.Equal(t, 2, f.counted(f.dials, "left"))
-	time.Sleep(time.Until(began.Add(8 * f.interval)))
+	time.Sleep(time.Until(began.Add(5 * f.interval)))
 	answered.equal(true, `link() === "open" && live()`)
 	require.Equal(t, 1, f.counted(f.dials, "answered"))
 }

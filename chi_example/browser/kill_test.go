@@ -47,7 +47,7 @@ func TestKilledBrowser(t *testing.T) {
 // its user leave as silent. When it thaws, its page comes back by itself.
 func TestFrozenBrowser(t *testing.T) {
 	t.Parallel()
-	s := serve(t, "-grace", "500ms", "-interval", "1s", "-timeout", "3s")
+	s := serve(t, "-grace", "500ms", "-interval", "2s", "-timeout", "6s")
 	ann := newBrowser(t).here(s, "ann")
 	theirs := newProcess(t)
 	bob := theirs.here(s, "bob")

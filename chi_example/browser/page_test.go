@@ -16,7 +16,7 @@ import (
 // then the leave and its cause.
 func TestTwoTabs(t *testing.T) {
 	t.Parallel()
-	const grace = 2 * time.Second
+	const grace = 5 * time.Second
 	s := serve(t, "-grace", grace.String())
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
@@ -39,7 +39,7 @@ func TestTwoTabs(t *testing.T) {
 // The reload of a tab is no leave and no join.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	s := serve(t, "-grace", "3s")
+	s := serve(t, "-grace", "8s")
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
 	bob := b.here(s, "bob")
@@ -209,7 +209,7 @@ func TestKeyboard(t *testing.T) {
 // Somebody who does nothing is away, and is back at the next key.
 func TestAway(t *testing.T) {
 	t.Parallel()
-	s := serve(t, "-away", "2s")
+	s := serve(t, "-away", "5s")
 	b := newBrowser(t)
 	ann := b.here(s, "ann")
 	bob := b.open(s.url + "/?user=bob")

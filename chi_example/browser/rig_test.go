@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +25,7 @@ import (
 
 const (
 	root     = "../.." // of the repository
-	patience = 20 * time.Second
+	patience = time.Minute
 	often    = 20 * time.Millisecond
 )
 
@@ -81,7 +79,7 @@ type server struct {
 // found a data race by then.
 func serve(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, addr: freeAddr(t), args: args}
+	s := &server{t: t, addr: fmt.Sprintf("127.0.0.1:%d", proctest.FreePort(t)), args: args}
 	s.start()
 	t.Cleanup(func() {
 		s.stop(syscall.SIGTERM)
@@ -103,6 +101,7 @@ func (s *server) start() {
 	require.NoError(s.t, err)
 	defer w.Close()
 	s.cmd.Stdout, s.cmd.Stderr = w, w
+	proctest.DieWithParent(s.cmd)
 	require.NoError(s.t, s.cmd.Start())
 	url := make(chan string, 1)
 	done := make(chan struct{})
@@ -137,21 +136,6 @@ func (s *server) stop(with syscall.Signal) {
 		<-s.done
 		s.t.Errorf("the example did not end within %v of %v", patience, with)
 	}
-}
-
-// freeAddr is an address that stays free while nobody listens on it: it is
-// outside the range from which the kernel picks ports.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
-		if ln, err := net.Listen("tcp", addr); err == nil {
-			ln.Close()
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 // browser is a Chromium process, or a part of one that shares nothing with the

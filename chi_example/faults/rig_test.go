@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	patience = 30 * time.Second
+	patience = time.Minute
 	lease    = 2 * time.Second
 	grace    = time.Second
 )
@@ -120,7 +120,7 @@ func newRig(t *testing.T, users int, args ...string) *rig {
 
 func (r *rig) start(n *node) {
 	args := append([]string{"-addr", "127.0.0.1:0", "-redis", "redis://" + n.wire.addr + "/0", "-node", n.name,
-		"-lease", lease.String(), "-grace", grace.String(), "-interval", "1s", "-timeout", "3s"}, r.args...)
+		"-lease", lease.String(), "-grace", grace.String(), "-interval", "2s", "-timeout", "8s"}, r.args...)
 	p := proctest.Start(r.t, r.bin, args...)
 	n.mu.Lock()
 	n.proc = p

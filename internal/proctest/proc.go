@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// patience is far more than a busy machine needs.
+const patience = time.Minute
+
 // Process is a running command that serves HTTP and logs where.
 type Process struct {
 	URL string // http://host:port
@@ -73,7 +76,7 @@ func Start(t *testing.T, bin string, args ...string) *Process {
 	})
 	select {
 	case p.URL = <-served:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("it does not serve:\n%s", strings.Join(p.Log(), "\n"))
 	}
 	return p
@@ -89,7 +92,7 @@ func (p *Process) Log() []string {
 // Logged waits until a line contains all of these, and returns it.
 func (p *Process) Logged(parts ...string) string {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 	lines:
 		for _, line := range p.Log() {
 			for _, part := range parts {
