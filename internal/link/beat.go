@@ -133,15 +133,16 @@ func (c *Conn) sendDue() bool {
 	now := c.cfg.Clock.Exact()
 	before := c.beating(done, now)
 	settled := c.settled
+	c.due.And(^done) // what becomes due while this is written is due anew
 	n, ok := c.put(b)
 	if n == 0 {
+		c.due.Or(done)
 		c.settled = settled
 		c.unbeat(done, before)
 		return false
 	}
 	c.settled = settled && done == duePing && ok
-	c.due.And(^done)
-	c.dropReplies(replies) // after it: there may be more by now
+	c.dropReplies(replies)
 	c.beatBy.Or(beats)
 	if replies > 0 || beats != 0 {
 		c.lastOut.Store(int64(now))
