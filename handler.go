@@ -26,29 +26,42 @@ type Conn struct {
 // Read is that of websocket.Conn. When the session has ended, errors.As finds
 // its *End in the error.
 func (c *Conn) Read(ctx context.Context) (websocket.MessageType, []byte, error) {
-	t, b, err := c.Conn.Read(ctx)
+	t, b, err := c.Conn.Read(c.watched(ctx))
 	return t, b, c.why(err)
 }
 
 // Reader is that of websocket.Conn, with the errors of Read.
 func (c *Conn) Reader(ctx context.Context) (websocket.MessageType, io.Reader, error) {
-	t, r, err := c.Conn.Reader(ctx)
+	t, r, err := c.Conn.Reader(c.watched(ctx))
 	return t, r, c.why(err)
 }
 
 // Write is that of websocket.Conn, with the errors of Read.
 func (c *Conn) Write(ctx context.Context, t websocket.MessageType, b []byte) error {
-	return c.why(c.Conn.Write(ctx, t, b))
+	return c.why(c.Conn.Write(c.watched(ctx), t, b))
+}
+
+// watched is what the library is to watch while it reads or writes with ctx. That
+// costs it a fifth of a short message, and for the context of serve it need not:
+// when that ends, so has the connection, and the call fails by itself, once the
+// app has read what the client sent before.
+func (c *Conn) watched(ctx context.Context) context.Context {
+	if ctx == c.r.Context() {
+		return context.Background()
+	}
+	return ctx
 }
 
 // why adds how the session ended: the library may have seen only that its
 // context did.
 func (c *Conn) why(err error) error {
-	e := c.ended.Load()
-	if err == nil || e == nil || errors.Is(err, ErrEnded) {
-		return err
+	if err == nil {
+		return nil
 	}
-	return fmt.Errorf("%w: %w", e, err)
+	if e := c.ended.Load(); e != nil && !errors.Is(err, ErrEnded) {
+		return fmt.Errorf("%w: %w", e, err)
+	}
+	return err
 }
 
 // Request is the upgrade request. Use it only until serve returns.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 
 	"github.com/a4cafe1a/presence"
@@ -105,4 +106,34 @@ func memory() (m runtime.MemStats) {
 	}
 	runtime.ReadMemStats(&m)
 	return m
+}
+
+// The library does not watch the context of serve, which ends with the
+// connection.
+func TestContextOfServeIsNotWatched(t *testing.T) {
+	const n = 50
+	var own, derived float64
+	done := make(chan struct{})
+	s := newSite(t, siteSetup{Options: noBeats(), route: handle(func(ctx context.Context, c *presence.Conn) error {
+		defer close(done)
+		allocs := func(ctx context.Context) float64 {
+			return testing.AllocsPerRun(n, func() {
+				_, b, err := c.Read(ctx)
+				require.NoError(t, err)
+				require.NoError(t, c.Write(ctx, websocket.MessageText, b))
+			})
+		}
+		own = allocs(ctx)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		derived = allocs(ctx)
+		return nil
+	})})
+	client := s.dial("ann")
+	for range 2 * (n + 1) {
+		require.NoError(t, client.SendText("a message"))
+	}
+	<-done
+	t.Logf("%v allocations, %v where it is watched", own, derived)
+	require.LessOrEqual(t, own+6, derived, "two for each of head, payload and answer")
 }

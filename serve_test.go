@@ -360,3 +360,34 @@ func TestBlockedReadSaysWhy(t *testing.T) {
 		})
 	})
 }
+
+// What a client sent before it was lost is the app's, also when the app reads it
+// after the end, with the context that has ended.
+func TestMessagesBeforeTheLossAreRead(t *testing.T) {
+	for range 20 { // whether a library that watches the context notices first is chance
+		var got []string
+		var err error
+		late := func(ctx context.Context, c *presence.Conn) error {
+			<-ctx.Done()
+			for {
+				var b []byte
+				if _, b, err = c.Read(ctx); err != nil {
+					return err
+				}
+				got = append(got, string(b))
+			}
+		}
+		mount := func(p *presence.Presence) http.Handler { return p.Handler(late) }
+		inBubble(t, presence.Options{}, mount, func(t *testing.T, b *bubble) {
+			client := b.dial("/?user=ann")
+			for _, word := range []string{"one", "two", "three"} {
+				require.NoError(t, client.SendText(word))
+			}
+			client.Close()
+			wait(time.Minute)
+			require.Equal(t, presence.CauseLost, b.end("ann").Cause)
+			require.Equal(t, []string{"one", "two", "three"}, got)
+			require.ErrorIs(t, err, presence.ErrEnded)
+		})
+	}
+}
