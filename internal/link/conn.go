@@ -108,57 +108,57 @@ const (
 // at the same time; everything else is safe for concurrent use.
 //
 // There is one for each session, so what most do without most of the time is
-// behind pointers.
+// behind pointers. Each paragraph is a line of the cache: what hardly changes,
+// what a look needs beside it, what comes in, what goes out, the rest. A message
+// may be dealt with by another CPU than the one before, which waits for each
+// line that was written meanwhile.
 type Conn struct {
-	nc    net.Conn
-	sock  sock.Sock
-	cfg   *Config
-	owner Owner
-	ch    *channel // nil: none
-	over  atomic.Pointer[ending]
+	nc      net.Conn
+	cfg     *Config
+	owner   Owner
+	over    atomic.Pointer[ending]
+	stage   atomic.Int32
+	due     atomic.Uint32
+	heardBy atomic.Uint32 // bit i: the client has used dialect i
+	direct  bool          // the bytes of nc are the bytes of the socket; never changes
+	bye     bool          // the client's close frame has arrived; under rmu
 
-	last     atomic.Int64 // wheel.Time of the last byte received
-	vouched  atomic.Int64 // when it began, or the app last saw life itself
-	dated    int64        // value of last that the kernel was asked about
-	lastData atomic.Int64 // of the last message of the client's own
-	lastOut  atomic.Int64 // of the last message to the client
+	last     atomic.Int64  // wheel.Time of the last byte received
+	vouched  atomic.Int64  // when it began, or the app last saw life itself
+	dated    int64         // value of last that the kernel was asked about
+	lastData atomic.Int64  // of the last message of the client's own
+	lastOut  atomic.Int64  // of the last message to the client
+	pinged   atomic.Int64  // when the latest unanswered ping of ours was written
+	sent     atomic.Int64  // when the earliest unanswered heartbeat was written
+	target   atomic.Uint64 // what the kernel must have acknowledged for all data ahead of it; 0: none
 
-	pinged atomic.Int64  // when the latest unanswered ping of ours was written
-	sent   atomic.Int64  // when the earliest unanswered heartbeat was written
-	target atomic.Uint64 // what the kernel must have acknowledged for all data ahead of it; 0: none
-	rtt    atomic.Uint32 // microseconds
+	rmu   sync.Mutex // of what comes in
+	in    frame.In
+	proof *proof // until the client is verified
+	stash *stash // nil: nothing was read ahead
+	rerr  *fault // what ended the stream
+	flags atomic.Uint32
+	since uint32 // milliseconds of the clock, which come round in 49 days
 
-	stage    atomic.Int32
-	due      atomic.Uint32
-	flags    atomic.Uint32
+	wmu       sync.Mutex // of what goes out
+	out       frame.Out
+	unsent    *unsent // nil: nothing
+	msgs      uint32
+	libPings  atomic.Uint32 // pings the library has sent
+	closing   bool          // the library has sent a close frame
+	settled   bool          // only pings of ours went out since all else was acknowledged
+	readOurs  bool          // our deadline is in force; under mu
+	writeOurs bool          // under mu
+	control   int32         // control frames of the second that began at since; under rmu
+
+	sock     sock.Sock
+	ch       *channel      // nil: none
+	rtt      atomic.Uint32 // microseconds
 	pings    atomic.Int32  // of ours, without a payload and unanswered
-	heardBy  atomic.Uint32 // bit i: the client has used dialect i
 	beatBy   atomic.Uint32 // bit i: a beat of dialect i is unanswered
-	libPings atomic.Uint32 // pings the library has sent
-
-	rmu      sync.Mutex // of what comes in
-	in       frame.In
-	proof    *proof // until the client is verified
-	stash    *stash // nil: nothing was read ahead
-	rerr     *fault // what ended the stream
-	libPongs uint32 // value of libPings at the last pong passed on
-	control  int32  // control frames of the second that began at since
-	since    uint32 // milliseconds of the clock, which come round in 49 days
-	bye      bool   // the client's close frame has arrived
-
-	direct    bool // the bytes of nc are the bytes of the socket; never changes
-	closing   bool // the library has sent a close frame; under wmu
-	settled   bool // only pings of ours went out since all else was acknowledged; under wmu
-	readOurs  bool // our deadline is in force; under mu
-	writeOurs bool
-
-	wmu    sync.Mutex // of what goes out
-	msgs   uint32
-	out    frame.Out
-	unsent *unsent // nil: nothing
-
-	mu    sync.Mutex // of aside and the deadlines
-	aside *aside     // nil: nothing
+	libPongs uint32        // value of libPings at the last pong passed on; under rmu
+	mu       sync.Mutex    // of aside and the deadlines
+	aside    *aside        // nil: nothing
 }
 
 // fault is an error that was met.
@@ -319,10 +319,13 @@ func (c *Conn) Touch() {
 	c.last.Store(now)
 }
 
-func (c *Conn) heard() {
-	now := int64(c.cfg.Clock.Now())
-	if c.last.Load() != now {
-		c.last.Store(now)
+func (c *Conn) heard() { stamp(&c.last, c.cfg.Clock.Now()) }
+
+// stamp is at.Store(now), which costs more than looking first: most come within
+// one tick of the one before.
+func stamp(at *atomic.Int64, now wheel.Time) {
+	if at.Load() != int64(now) {
+		at.Store(int64(now))
 	}
 }
 

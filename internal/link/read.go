@@ -185,7 +185,7 @@ type receiver Conn
 func (r *receiver) Data() { (*Conn)(r).message() }
 
 func (c *Conn) message() {
-	c.lastData.Store(int64(c.cfg.Clock.Now()))
+	stamp(&c.lastData, c.cfg.Clock.Now())
 	if c.flags.Load()&flagRouse != 0 && c.flags.And(^flagRouse)&flagRouse != 0 {
 		c.owner.Roused()
 	}

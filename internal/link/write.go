@@ -149,7 +149,7 @@ func (c *Conn) holdHead(b []byte) {
 func (c *Conn) notice() {
 	if n := c.out.Messages(); n != c.msgs {
 		c.msgs = n
-		c.lastOut.Store(int64(c.cfg.Clock.Now()))
+		stamp(&c.lastOut, c.cfg.Clock.Now())
 	}
 	if n := c.out.Pings(); n != c.libPings.Load() {
 		c.libPings.Store(n)
