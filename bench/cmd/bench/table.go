@@ -41,7 +41,7 @@ func method() string {
 	}
 	how := fmt.Sprintf("interval %.3g s, timeout %.3g s, window %.3g s, %.0f %% go silent", interval.Seconds(), timeout.Seconds(), window.Seconds(), *silent*100)
 	if *echo {
-		rs, how = fmt.Sprintf("Best of %d interleaved rounds", *rounds), fmt.Sprintf("%.3g s each, %d clients", window.Seconds(), echoClients)
+		rs, how = fmt.Sprintf("Medians of %d interleaved rounds", *rounds), fmt.Sprintf("%.3g s each, %d clients", window.Seconds(), echoClients)
 	}
 	return fmt.Sprintf("%s, %s. %s, %d cores of %s, %s%s.", rs, how, runtime.Version(), runtime.NumCPU(), processor(), kernel(), at)
 }
