@@ -64,7 +64,7 @@ type Event struct {
 	Topic   string    `json:"topic"`
 	Version string    `json:"version"` // of the membership, comparable for equality only
 	At      time.Time `json:"at"`
-	Member  Member    `json:"member,omitzero"`  // of Join, Leave and Update; of Leave with the Since of the visit that is over
+	Member  Member    `json:"member,omitzero"`  // of Join, Leave and Update; of Leave Offline, without sessions and metadata, with the Since of the visit that is over
 	Cause   Cause     `json:"cause,omitzero"`   // of Leave
 	Members []Member  `json:"members,omitzero"` // of Snapshot; read-only
 }

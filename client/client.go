@@ -27,7 +27,11 @@ type Options struct {
 	// HTTPClient does the handshake. Default: http.DefaultClient.
 	HTTPClient *http.Client
 	// Interval is the heartbeat interval of the server. Default 25 s, until
-	// the server tells its own. Negative: the server is not watched.
+	// the server tells its own. Negative: the server is not watched. That is for
+	// endpoints that do not answer empty messages, as where Middleware wraps an
+	// app and its Route has no dialect EmptyMessage: the app would get the one
+	// that is sent first, and a connection over which nothing comes for two
+	// intervals would be given up.
 	Interval time.Duration
 	// MinDelay is the first bound of the random wait before a reconnect. It
 	// doubles with each try, up to MaxDelay. Default 2 s and 30 s.
@@ -58,17 +62,27 @@ type Down struct {
 	Code    int // of the close frame, 1006 without one
 	Reason  string
 	RetryIn time.Duration // negative: at the next Write, or Active
+	// Err is why there was no connection: the error of the dial, or that of
+	// Options.Auth. An answer of the server that is no upgrade, such as a 404,
+	// is in Reason, too: "HTTP 404". nil: there was a connection, and it was
+	// lost.
+	Err error
 }
 
-// CloseError is how a Conn ended for good.
+// CloseError is how a Conn ended for good. A server that refuses the upgrade
+// with 401 or 403 ends it with 4401 or 4403 and the Reason "HTTP 401" or "HTTP
+// 403".
 type CloseError struct {
 	Code   int
 	Reason string
 }
 
-// Error says code and reason.
+// Error says reason and code, such as "client: closed: kicked (4403)".
 func (e *CloseError) Error() string {
-	return fmt.Sprintf("client: closed: %d %s", e.Code, e.Reason)
+	if e.Reason == "" {
+		return fmt.Sprintf("client: closed (%d)", e.Code)
+	}
+	return fmt.Sprintf("client: closed: %s (%d)", e.Reason, e.Code)
 }
 
 var (
@@ -76,6 +90,12 @@ var (
 	ErrStop = errors.New("client: not signed in")
 	// ErrFull is returned by Write when the outbox is full.
 	ErrFull = errors.New("client: the outbox is full")
+	// ErrNoPresence is returned by Join, Leave, SetMeta and Active, and is the
+	// Err of a Topic, while the connection is to an endpoint that does not speak
+	// presence.v1. Those made with Handler and Callback of package presence do,
+	// what Middleware wraps does not. The app's messages come and go all the
+	// same.
+	ErrNoPresence = errors.New("client: the endpoint does not speak presence.v1")
 )
 
 // Conn is a connection that comes back. All methods may be called

@@ -557,6 +557,52 @@ func TestDialOfNoURL(t *testing.T) {
 	}
 }
 
+// A server that is not there, or that has something else at this path, is told by
+// its error. A connection that was lost has none.
+func TestDownSaysWhy(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		downs := make(chan client.Down, 100)
+		noToken := errors.New("no token")
+		auth := noToken
+		o := r.options()
+		o.OnDown = func(d client.Down) { downs <- d; auth = nil }
+		o.Auth = func(context.Context, *http.Request) error { return auth }
+		dialed := make(chan *client.Conn, 1)
+		go func() {
+			c, err := client.Dial(t.Context(), "ws://example.com/", o)
+			if err == nil {
+				dialed <- c
+			}
+		}()
+		require.ErrorIs(t, (<-downs).Err, noToken)
+		require.ErrorContains(t, (<-downs).Err, "connection refused")
+		stop := r.serve(http.NotFoundHandler())
+		var d client.Down
+		for d = <-downs; d.Reason == ""; d = <-downs {
+		}
+		require.Equal(t, "HTTP 404", d.Reason)
+		require.EqualError(t, d.Err, "HTTP 404")
+		stop()
+		r.fake(func(context.Context, int, *websocket.Conn) {})
+		c := <-dialed
+		defer c.Close()
+		for d = <-downs; d.Err != nil; d = <-downs {
+		}
+		require.Equal(t, 1006, d.Code)
+	})
+}
+
+func TestTextsOfErrors(t *testing.T) {
+	for text, err := range map[string]error{
+		"client: not allowed (forbidden)":    &client.RequestError{Code: "forbidden", Text: "not allowed"},
+		"client: closed: HTTP 401 (4401)":    &client.CloseError{Code: 4401, Reason: "HTTP 401"},
+		"client: closed: you are out (4403)": &client.CloseError{Code: 4403, Reason: "you are out"},
+		"client: closed (1000)":              &client.CloseError{Code: 1000},
+	} {
+		require.EqualError(t, err, text)
+	}
+}
+
 func TestRefusedUpgrades(t *testing.T) {
 	for _, test := range []struct {
 		status   int

@@ -19,4 +19,7 @@
 // watched: one that is silent for two heartbeat intervals is taken for dead.
 // Close codes are obeyed, see docs/protocol.md. Only when the server says that
 // there is no use in coming back does Read fail, with a *CloseError.
+//
+// Join, SetMeta and Follow need an endpoint that speaks presence.v1, see
+// ErrNoPresence; all else works with any.
 package client

@@ -17,8 +17,8 @@ const mark = '\x01' // begins each message of presence.v1
 // RequestError is what the server answered to a request.
 type RequestError struct{ Code, Text string }
 
-// Error says what the server said.
-func (e *RequestError) Error() string { return "client: " + e.Code + ": " + e.Text }
+// Error says text and code, such as "client: not allowed (forbidden)".
+func (e *RequestError) Error() string { return "client: " + e.Text + " (" + e.Code + ")" }
 
 var (
 	// ErrReplaced is returned by Join when a Leave of the same topic came
@@ -35,7 +35,8 @@ type wired struct {
 
 	mu      sync.Mutex
 	ws      *websocket.Conn // set by the welcome
-	up      chan struct{}   // closed by the welcome
+	foreign bool            // there is a connection, without presence.v1
+	up      chan struct{}   // closed by the welcome, or where none will come
 	user    string
 	session string
 	lastID  int64
@@ -166,12 +167,24 @@ func (w *wired) drop(topic string, x *wish) bool {
 	return true
 }
 
+// unspoken: the new connection is without presence.v1.
+func (w *wired) unspoken() {
+	w.mu.Lock()
+	w.foreign = true
+	close(w.up)
+	topics := maps.Clone(w.topics)
+	w.mu.Unlock()
+	for _, t := range topics {
+		t.answered(ErrNoPresence)
+	}
+}
+
 // down: the connection is lost. What was asked is asked again by who waits.
 func (w *wired) down() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ws != nil {
-		w.ws, w.up = nil, make(chan struct{})
+	if w.ws != nil || w.foreign {
+		w.ws, w.foreign, w.up = nil, false, make(chan struct{})
 	}
 	for id, q := range w.asked {
 		q.answer <- errDown
@@ -204,12 +217,15 @@ func (w *wired) ask(ctx context.Context, compose func() request) error {
 		return ctx.Err()
 	}
 	w.mu.Lock()
-	ws, m := w.ws, compose()
+	ws, foreign, m := w.ws, w.foreign, compose()
 	if ws == nil || m == nil {
 		w.mu.Unlock()
 		<-w.turn
-		if m == nil {
+		switch {
+		case m == nil:
 			return ErrReplaced
+		case foreign:
+			return ErrNoPresence
 		}
 		return errDown
 	}
@@ -262,7 +278,7 @@ func (w *wired) persist(ctx context.Context, compose func() request) error {
 		}
 		err := w.ask(ctx, compose)
 		var refused *RequestError
-		if err == nil || errors.Is(err, ErrReplaced) || errors.As(err, &refused) && !passes(err) {
+		if err == nil || errors.Is(err, ErrReplaced) || errors.Is(err, ErrNoPresence) || errors.As(err, &refused) && !passes(err) {
 			return err
 		}
 		pause := time.NewTimer(time.Second)
@@ -294,8 +310,9 @@ func (w *wired) follow(t *Topic, ws *websocket.Conn) {
 }
 
 // Follow follows a topic, over reconnects; "" is everyone. It returns at once;
-// the first event is snapshot or count. The same Topic for the same name until
-// it is closed.
+// the first event is snapshot, count or error. The same Topic for the same name
+// until it is closed. The endpoint must speak presence.v1, see ErrNoPresence; one
+// that does after a reconnect is asked then.
 func (c *Conn) Follow(topic string) *Topic {
 	w := &c.wired
 	w.mu.Lock()
@@ -305,11 +322,14 @@ func (c *Conn) Follow(topic string) *Topic {
 		t = &Topic{c: c, name: topic, members: map[string]Member{}, more: make(chan struct{})}
 		w.topics[topic] = t
 	}
-	ws := w.ws
+	ws, foreign := w.ws, w.foreign
 	w.mu.Unlock()
-	if c.ctx.Err() != nil {
+	switch {
+	case c.ctx.Err() != nil:
 		t.finish()
-	} else if fresh && ws != nil {
+	case fresh && foreign:
+		t.answered(ErrNoPresence)
+	case fresh && ws != nil:
 		go w.follow(t, ws)
 	}
 	return t
@@ -317,11 +337,15 @@ func (c *Conn) Follow(topic string) *Topic {
 
 // Join joins a topic, now and after every reconnect: what the server refuses
 // then is told to Options.OnRefused. Where ctx ends first nobody knows whether
-// the topic was joined; Leave sees to it that it is not.
+// the topic was joined; Leave sees to it that it is not. The endpoint must speak
+// presence.v1, see ErrNoPresence. While the server's store is away, Join succeeds
+// as soon as the server knows of it, and who follows the topic, this client
+// included, is told when the store is back.
 func (c *Conn) Join(ctx context.Context, topic string) error { return c.wired.wish(ctx, topic, true) }
 
 // Leave leaves a topic, without a grace. The app may put a new session in it
-// again after a reconnect.
+// again after a reconnect. The endpoint must speak presence.v1, see
+// ErrNoPresence.
 func (c *Conn) Leave(ctx context.Context, topic string) error { return c.wired.wish(ctx, topic, false) }
 
 func (w *wired) wish(ctx context.Context, topic string, join bool) error {
@@ -354,7 +378,8 @@ func (w *wired) wish(ctx context.Context, topic string, join bool) error {
 }
 
 // SetMeta replaces the metadata of the session by v as JSON, now and after
-// every reconnect. Of several calls under way the last one wins.
+// every reconnect. Of several calls under way the last one wins. The endpoint
+// must speak presence.v1, see ErrNoPresence.
 func (c *Conn) SetMeta(ctx context.Context, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -386,7 +411,8 @@ func (c *Conn) SetMeta(ctx context.Context, v any) error {
 // Active tells the server that the user is here, so that it is neither away nor
 // idle. Messages of the app and other requests say the same, and so does a new
 // connection. nil also where there is no connection now; one that is idle
-// (4408) is replaced.
+// (4408) is replaced. ErrNoPresence where the endpoint does not speak
+// presence.v1.
 func (c *Conn) Active(ctx context.Context) error {
 	c.rouse()
 	err := c.wired.ask(ctx, func() request { return request{"t": "active"} })

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -171,7 +172,8 @@ func TestShrinkingTopicHasNoJoins(t *testing.T) {
 	})
 }
 
-// A server whose store is away cannot tell who is in a topic.
+// A server whose store is away cannot tell who is in a topic. Each turn is told
+// once, and a snapshot after a loss says that all is live.
 func TestStaleIsNotLive(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.scripted(func(p peer, q asked) bool {
@@ -180,17 +182,26 @@ func TestStaleIsNotLive(t *testing.T) {
 			}
 			p.ok(q)
 			p.tell(`{"t":"snapshot","topic":"room","version":1,"first":true,"members":[{"user":"ann"}]}`)
+			if p.n > 1 {
+				p.tell(`{"t":"live","topic":"room"}`)
+				return true
+			}
 			go func() {
 				time.Sleep(time.Second)
+				p.tell(`{"t":"stale","topic":"room"}`)
 				p.tell(`{"t":"stale","topic":"room"}`)
 				time.Sleep(time.Second)
 				p.tell(`{"t":"delta","topic":"room","version":2,"changes":[{"k":"leave","user":"ann"}]}`)
 				time.Sleep(time.Second)
 				p.tell(`{"t":"live","topic":"room"}`)
+				p.tell(`{"t":"live","topic":"room"}`)
+				time.Sleep(time.Second)
+				p.CloseNow()
 			}()
 			return true
 		})
 		room := r.client("/", r.options()).Follow("room")
+		log := collect(room)
 		time.Sleep(500 * time.Millisecond)
 		for _, want := range []struct {
 			members int
@@ -201,6 +212,123 @@ func TestStaleIsNotLive(t *testing.T) {
 			require.Equal(t, want.live, live)
 			time.Sleep(time.Second)
 		}
+		time.Sleep(10 * time.Second)
+		require.Equal(t, []string{"snapshot ", "stale ", "leave ann", "live ", "stale ", "join ann", "snapshot "}, log())
+		room.Close()
+	})
+}
+
+// Who reads too slowly for all that was told knows in the end whether it is live.
+func TestSlowReaderKnowsWhatIsStale(t *testing.T) {
+	for _, last := range []string{"", "stale", "unfollowed"} {
+		inBubble(t, func(t *testing.T, r *rig) {
+			r.scripted(func(p peer, q asked) bool {
+				p.ok(q)
+				p.tell(`{"t":"snapshot","topic":"room","version":1,"first":true,"members":[]}`)
+				if last != "" {
+					p.tell(`{"t":"` + last + `","topic":"room"}`)
+				}
+				for i := range 1100 {
+					p.tell(`{"t":"delta","topic":"room","version":` + strconv.Itoa(i+2) + `,"changes":[{"k":"update","member":{"user":"ann"}}]}`)
+				}
+				return true
+			})
+			room := r.client("/", r.options()).Follow("room")
+			time.Sleep(time.Second)
+			log := collect(room)
+			require.Equal(t, map[string][]string{
+				"":           {"snapshot "},
+				"stale":      {"snapshot ", "stale "},
+				"unfollowed": {"snapshot ", "error "},
+			}[last], log())
+			room.Close()
+		})
+	}
+}
+
+// Who has left is offline, whether a delta or a snapshot says it. Who they were is
+// as last known.
+func TestWhoHasLeftIsOffline(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		const ann, bob = `{"user":"ann","state":"online","sessions":2,"since":5,"metas":[1]}`, `{"user":"bob","state":"grace","away":true,"sessions":0,"since":6}`
+		r.scripted(func(p peer, q asked) bool {
+			p.ok(q)
+			p.tell(`{"t":"snapshot","topic":"room","version":1,"first":true,"members":[` + ann + `,` + bob + `]}`)
+			p.tell(`{"t":"delta","topic":"room","version":2,"changes":[{"k":"leave","user":"ann","cause":"lost"}]}`)
+			p.tell(`{"t":"snapshot","topic":"room","version":3,"first":true,"members":[]}`)
+			return true
+		})
+		room := r.client("/", r.options()).Follow("room")
+		var left []client.Event
+		for e := range room.Events() {
+			if e.Kind == "leave" {
+				left = append(left, e)
+			}
+			if len(left) == 2 {
+				break
+			}
+		}
+		require.Equal(t, []client.Event{
+			{Kind: "leave", Cause: "lost", Member: client.Member{User: "ann", State: "offline", Since: 5, Metas: []json.RawMessage{[]byte("1")}}},
+			{Kind: "leave", Member: client.Member{User: "bob", State: "offline", Since: 6}},
+		}, left)
+	})
+}
+
+// What an endpoint without presence.v1 cannot do is told at once, and done where
+// there is another one after a reconnect.
+func TestEndpointWithoutPresence(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		foreign := http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			c, err := websocket.Accept(w, q, nil)
+			if err != nil {
+				return
+			}
+			for {
+				kind, m, err := c.Read(q.Context())
+				if err != nil || c.Write(q.Context(), kind, m) != nil {
+					return
+				}
+			}
+		})
+		stop := r.serve(foreign)
+		c := r.client("/?user=ann", r.options())
+		began := time.Now()
+		ctx := t.Context()
+		require.ErrorIs(t, c.Join(ctx, "room"), client.ErrNoPresence)
+		require.ErrorIs(t, c.Leave(ctx, "room"), client.ErrNoPresence)
+		require.ErrorIs(t, c.SetMeta(ctx, 1), client.ErrNoPresence)
+		require.ErrorIs(t, c.Active(ctx), client.ErrNoPresence)
+		room := c.Follow("room")
+		log := collect(room)
+		require.Equal(t, []string{"error "}, log())
+		require.ErrorIs(t, room.Err(), client.ErrNoPresence)
+		require.Zero(t, time.Since(began))
+		require.NoError(t, c.Write(ctx, websocket.MessageText, []byte("hello")))
+		_, m, err := c.Read(ctx)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(m))
+
+		// Who asks while there is no connection is told by the next one.
+		stop()
+		r.crash()
+		synctest.Wait()
+		require.NoError(t, c.Active(ctx))
+		joined := make(chan error, 1)
+		go func() { joined <- c.Join(ctx, "room") }()
+		stop = r.serve(foreign)
+		require.ErrorIs(t, <-joined, client.ErrNoPresence)
+		require.Equal(t, []string{"error ", "error "}, log())
+
+		stop()
+		r.crash()
+		r.node(presence.Options{})
+		time.Sleep(time.Minute)
+		require.NoError(t, room.Err())
+		require.NoError(t, c.Join(ctx, "room"))
+		time.Sleep(time.Second)
+		require.Equal(t, []string{"error ", "error ", "snapshot ", "join ann"}, log())
+		room.Close()
 	})
 }
 

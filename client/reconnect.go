@@ -119,9 +119,10 @@ func (c *Conn) run() {
 		case errors.Is(err, ErrStop):
 			c.end(4401, "not signed in")
 			return
-		case resp != nil:
+		case resp != nil && resp.StatusCode != http.StatusSwitchingProtocols:
 			next, code = p.refused(resp.StatusCode, resp.Header.Get("Retry-After"))
 			reason = fmt.Sprintf("HTTP %d", resp.StatusCode)
+			err = errors.New(reason)
 		default:
 			next = p.backoff()
 		}
@@ -136,7 +137,7 @@ func (c *Conn) run() {
 			next.after = -1
 		}
 		if c.o.OnDown != nil {
-			c.o.OnDown(Down{Code: code, Reason: reason, RetryIn: next.after})
+			c.o.OnDown(Down{Code: code, Reason: reason, RetryIn: next.after, Err: err})
 		}
 		c.wait(next)
 	}
@@ -228,6 +229,9 @@ func (c *Conn) serve(ws *websocket.Conn) (code int, reason string) {
 		}
 	}
 	c.mu.Unlock()
+	if !wired {
+		c.wired.unspoken()
+	}
 	watched := make(chan struct{})
 	if c.o.Interval > 0 {
 		go func() {

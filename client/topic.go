@@ -13,7 +13,7 @@ import (
 // Member is a user in a topic.
 type Member struct {
 	User     string            `json:"user"`
-	State    string            `json:"state"` // online or grace
+	State    string            `json:"state"` // online or grace; of an event leave offline
 	Away     bool              `json:"away"`
 	Sessions int               `json:"sessions"`
 	Since    int64             `json:"since"` // milliseconds since 1970
@@ -21,15 +21,32 @@ type Member struct {
 	Cut      bool              `json:"cut"` // some metas were left out
 }
 
+// gone is the member of an event leave.
+func (m Member) gone() Member {
+	m.State, m.Away, m.Sessions = "offline", false, 0
+	return m
+}
+
 // Event is a change of a topic.
 type Event struct {
-	// Kind is join, leave, update, snapshot, count or error: the topic is not
-	// followed, and Topic.Err says why. A snapshot tells what
-	// it has changed as joins, leaves and updates first. After a count, which
-	// is without names, nobody is known, and the next snapshot has no
-	// difference to tell: look at Members then.
-	Kind   string
-	Member Member // of the first three
+	// Kind is one of
+	//
+	//	join, leave, update  what has become of Member
+	//	snapshot, count      all is known anew, and live: look at Members or Users
+	//	stale                what is known may be out of date: the connection is
+	//	                     lost, or the server's store is away
+	//	live                 it is how it is now again, and nothing else has changed
+	//	error                the topic is not followed, and Topic.Err says why
+	//
+	// A snapshot tells what it has changed as joins, leaves and updates first.
+	// After a count, which is without names, nobody is known, and the next
+	// snapshot has no difference to tell: look at Members then. Stale and live
+	// take turns, where a snapshot or a count stands for live; before the first
+	// of these, and after an error, nothing is live.
+	Kind string
+	// Member is who joined, left or was updated. Of leave it is as last known,
+	// but offline and without sessions.
+	Member Member
 	Cause  string // of leave; "" when it is not known
 }
 
@@ -77,7 +94,8 @@ func (t *Topic) Users() int {
 	return len(t.members)
 }
 
-// Err is what the server answered instead of following, or that it has stopped.
+// Err is what the server answered instead of following, that it has stopped, or
+// ErrNoPresence.
 func (t *Topic) Err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,7 +104,8 @@ func (t *Topic) Err() error {
 
 // Events iterates over the changes from now on, until Close or the end of the
 // Conn. A reader that is 1,024 behind gets an event snapshot instead: look at
-// Members. For one goroutine.
+// Members. Behind it comes stale where it is not live, or error. For one
+// goroutine.
 func (t *Topic) Events() iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for {
@@ -95,6 +114,12 @@ func (t *Topic) Events() iter.Seq[Event] {
 			t.events = nil
 			if t.lost {
 				events, t.lost = []Event{{Kind: "snapshot"}}, false
+				switch {
+				case t.err != nil:
+					events = append(events, Event{Kind: "error"})
+				case !t.live:
+					events = append(events, Event{Kind: "stale"})
+				}
 			}
 			t.mu.Unlock()
 			for _, e := range events {
@@ -151,7 +176,21 @@ func (t *Topic) answered(err error) {
 func (t *Topic) down() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.live, t.gap, t.parts = false, false, nil
+	t.gap, t.parts = false, nil
+	t.setLive(false)
+}
+
+// setLive tells whether what is known is how it is. t.mu is held.
+func (t *Topic) setLive(live bool) {
+	if t.live == live {
+		return
+	}
+	t.live = live
+	if live {
+		t.emit(Event{Kind: "live"})
+	} else {
+		t.emit(Event{Kind: "stale"})
+	}
 }
 
 func (t *Topic) finish() {
@@ -212,9 +251,9 @@ func (t *Topic) told(m *said) (again bool) {
 		clear(t.members)
 		t.emit(Event{Kind: "count"})
 	case "stale":
-		t.live = false
+		t.setLive(false)
 	case "live":
-		t.live = true
+		t.setLive(true)
 	case "unfollowed":
 		t.err, t.live = &RequestError{"forbidden", "the topic may not be followed any more"}, false
 		t.emit(Event{Kind: "error"})
@@ -230,7 +269,7 @@ func (t *Topic) told(m *said) (again bool) {
 				was := t.members[c.User]
 				delete(t.members, c.User)
 				was.User = c.User
-				t.emit(Event{Kind: "leave", Member: was, Cause: c.Cause})
+				t.emit(Event{Kind: "leave", Member: was.gone(), Cause: c.Cause})
 				continue
 			}
 			t.members[c.Member.User] = c.Member
@@ -253,7 +292,7 @@ func (t *Topic) replace() {
 	if named {
 		for user, m := range before {
 			if _, is := t.members[user]; !is {
-				t.emit(Event{Kind: "leave", Member: m})
+				t.emit(Event{Kind: "leave", Member: m.gone()})
 			}
 		}
 		for user, m := range t.members {
