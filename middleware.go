@@ -20,7 +20,8 @@ type Route struct {
 
 	// Dialects are the heartbeat messages that are understood. nil: for
 	// Handler and Callback EmptyMessage and PingPong, for Middleware none,
-	// because a wrapped app may mean "" or "ping". Empty: none. At most 31.
+	// because a wrapped app may mean "" or "ping"; it gets the empty message of
+	// presence.js, unless that is told heartbeat: false. Empty: none. At most 31.
 	Dialects []Dialect
 
 	// OriginPatterns are hosts that pages of other origins may have, for
@@ -112,6 +113,14 @@ func (p *Presence) At(r Route) *Mount {
 // hijacked, reach next untouched. A handler may return and go on using its
 // connection elsewhere: the session ends with the connection.
 //
+// The wrapped handlers do not speak presence.v1: for clients that follow topics,
+// join them or set metadata give them another endpoint, of Handler or Callback. A
+// browser whose page offers presence.v1 to one that does not choose it lets no
+// connection open; the log warns of it.
+//
+// A request of presence.js that asks why an upgrade failed, known by its Accept, is
+// answered where Identify refuses it, and passed on else.
+//
 // Inside Middleware, the same Presence again does nothing, a Handler or
 // Callback of it decides who the session is, its topics and its metadata, and
 // another Presence passes on.
@@ -156,7 +165,9 @@ func (m *Mount) Middleware(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isUpgrade(r) {
-			next.ServeHTTP(w, r)
+			if !isProbe(r) || !m.refuseProbe(w, r) {
+				next.ServeHTTP(w, r)
+			}
 			return
 		}
 		if u := upgradeOf(r); u != nil {
@@ -173,6 +184,9 @@ func (m *Mount) Middleware(next http.Handler) http.Handler {
 		u, ok := m.begin(w, r, m.set.plain, func() { next.ServeHTTP(w, r) })
 		if !ok {
 			return
+		}
+		if offersProtocol(r) {
+			u.offered = r
 		}
 		defer u.finish()
 		next.ServeHTTP(u, u.request(r))
@@ -315,8 +329,27 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 	return u, true
 }
 
-// answerPlain tells a request that is no upgrade what one would have got.
-func (m *Mount) answerPlain(w http.ResponseWriter, r *http.Request) {
+// probe is the media type by which presence.js asks why an upgrade failed: its
+// browser does not say. It takes no more rights than an upgrade.
+const probe = "application/vnd.presence.probe"
+
+func isProbe(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && hasToken(r.Header["Accept"], probe)
+}
+
+// refuseProbe answers where an upgrade would have been refused here.
+func (m *Mount) refuseProbe(w http.ResponseWriter, r *http.Request) bool {
+	err := m.refusal(r)
+	if err == nil || errors.Is(err, ErrUntracked) {
+		return false
+	}
+	w.Header().Set("Cache-Control", "no-store") // others get something else at this URL
+	m.p.refuse(w, r, err)
+	return true
+}
+
+// refusal is what an upgrade would have been refused with, nil for a good one.
+func (m *Mount) refusal(r *http.Request) error {
 	id, err := m.identify(r)
 	if err == nil {
 		s := m.p.newSession(&m.set, id)
@@ -325,7 +358,12 @@ func (m *Mount) answerPlain(w http.ResponseWriter, r *http.Request) {
 			s.release()
 		}
 	}
-	if err != nil {
+	return err
+}
+
+// answerPlain tells a request that is no upgrade what one would have got.
+func (m *Mount) answerPlain(w http.ResponseWriter, r *http.Request) {
+	if err := m.refusal(r); err != nil {
 		m.p.refuse(w, r, err)
 		return
 	}

@@ -47,6 +47,25 @@ func (m *Mount) offer(u *upgrade, r *http.Request) []string {
 	return []string{choice}
 }
 
+// offersProtocol says whether a client wants presence.v1.
+func offersProtocol(r *http.Request) bool {
+	for _, v := range r.Header["Sec-Websocket-Protocol"] {
+		if strings.Contains(v, protocol) {
+			return true
+		}
+	}
+	return false
+}
+
+// answered hears what a wrapped handler, which cannot speak presence.v1 unless it
+// leads to another server, answers to a client that offers it.
+func (p *Presence) answered(r *http.Request, answer string) {
+	if !strings.Contains(answer, protocol) && p.rarely("presence.v1") {
+		p.log.Warn("presence: a client offers presence.v1, and the handler in Middleware does not choose it: "+
+			"a browser lets no such connection open; give these clients an endpoint of Handler or Callback", "path", r.URL.Path)
+	}
+}
+
 // Subprotocol is the app's own, of Route.Subprotocols; "" if there is none.
 func (c *Conn) Subprotocol() string {
 	chosen := c.Conn.Subprotocol()

@@ -62,12 +62,13 @@ type upgrade struct {
 	s        *Session
 	w        http.ResponseWriter
 	links    *link.Config
-	header   http.Header // when over: a copy nobody sends
-	over     bool        // hijacked or refused: nothing is sent through w any more
-	stop     func()      // of watching the request's context; nil: nobody does
-	switched bool        // the library has called WriteHeader(101)
-	owed     bool        // and it is not sent yet: it leaves with the first ping
-	returned bool        // the wrapped handler did, without a panic
+	header   http.Header   // when over: a copy nobody sends
+	over     bool          // hijacked or refused: nothing is sent through w any more
+	stop     func()        // of watching the request's context; nil: nobody does
+	switched bool          // the library has called WriteHeader(101)
+	owed     bool          // and it is not sent yet: it leaves with the first ping
+	returned bool          // the wrapped handler did, without a panic
+	offered  *http.Request // of presence.v1 to a wrapped handler; nil: none
 }
 
 // request returns r with the context of an upgrade: the values of the old
@@ -297,8 +298,16 @@ func (u *upgrade) wrap(nc net.Conn, brw *bufio.ReadWriter) *End {
 		owed = u.answer()
 	}
 	conn := link.Upgrade(nc, u.links, (*owner)(s), bytes.Clone(early), u.switched, owed)
-	if s.wire != nil {
+	r := u.offered
+	u.offered = nil // a session is long
+	switch {
+	case s.wire != nil:
 		conn.OpenChannel(s.wire.deliver)
+	case r == nil:
+	case u.switched:
+		u.p.answered(r, u.w.Header().Get("Sec-WebSocket-Protocol"))
+	default:
+		conn.OnAnswer(func(b []byte) { u.p.answered(r, string(b)) })
 	}
 	brw.Reader.Reset(conn)
 	brw.Writer.Reset(conn)

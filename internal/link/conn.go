@@ -195,6 +195,7 @@ type proof struct {
 	token    [8]byte
 	given    bool
 	answer   frame.Head // of the library
+	told     func(answer []byte)
 }
 
 // stash is what was read before the library asked for it.
@@ -225,6 +226,11 @@ func Upgrade(nc net.Conn, cfg *Config, owner Owner, early []byte, switched bool,
 	}
 	return c
 }
+
+// OnAnswer has f called with what the library writes of its 101, or the last of it
+// where it writes that in parts. It is called before Upgraded, and not where the
+// 101 was sent before.
+func (c *Conn) OnAnswer(f func(answer []byte)) { c.proof.told = f }
 
 // Plain wraps a connection of any protocol. Nothing is read or added.
 func Plain(nc net.Conn, cfg *Config, owner Owner) *Conn {

@@ -14,6 +14,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	c.wmu.Unlock()
 	if upgraded && err == nil {
+		if told := c.proof.told; told != nil {
+			told(p)
+		}
 		if err := c.owner.Upgraded(); err != nil {
 			return n, err
 		}
