@@ -11,11 +11,22 @@ export type AuthAnswer =
 export interface PresenceSocketOptions {
 	/** The server's heartbeat interval in milliseconds. Default: that of the server that serves the file, else 25,000. The welcome of presence.v1 overrides it. */
 	interval?: number;
-	/** Announce this client by an empty message and watch the server. Default true. Turn it off for servers that do not answer empty messages. */
+	/**
+	 * Announce this client by an empty message and watch the server. Default true. Turn it off for servers that do not answer empty
+	 * messages, such as an app wrapped by Middleware whose Route has no dialect EmptyMessage: the app would get that message, and
+	 * a connection over which nothing comes for two intervals would be given up and dialed anew.
+	 */
 	heartbeat?: boolean;
-	/** Offer presence.v1 from the first dial. Default false: it is offered once presence, join, leave, setMeta or setStatus is called. */
+	/**
+	 * Offer presence.v1 from the first dial. Default false: it is offered once presence, join, leave, setMeta, setStatus or active is
+	 * called. The endpoint must speak it: those of Handler and Callback do, what Middleware wraps does not, and a browser then lets
+	 * no connection open.
+	 */
 	presence?: boolean;
-	/** Called before each dial, because tokens expire. */
+	/**
+	 * Called before each dial, because tokens expire. Its token must be good for more than one request: after a dial that failed, the
+	 * server is asked why with the same URL.
+	 */
 	auth?: (() => AuthAnswer | Promise<AuthAnswer>) | null;
 	/** The first bound of the random wait before a reconnect. It doubles with each try. Default 2,000. */
 	minDelay?: number;
@@ -65,7 +76,11 @@ export interface WelcomeEvent extends Event {
 export interface PresenceSocketEventMap {
 	open: Event;
 	message: MessageEvent;
-	/** A dial failed before it began, the socket is closed for good, or the server takes back after a reconnect what join or setMeta had got. */
+	/**
+	 * A dial failed before it began; the server takes back after a reconnect what join or setMeta had got; an answering server lets no
+	 * connection open that offers presence.v1 ("no-presence", once, and it is tried on); or the socket is closed for good. In the last case
+	 * `close` follows, and says the same.
+	 */
 	error: PresenceErrorEvent;
 	/** It is closed for good. */
 	close: PresenceCloseEvent;
@@ -110,8 +125,12 @@ export class PresenceSocket extends EventTarget {
 	reconnect(): void;
 	[Symbol.asyncIterator](): AsyncIterableIterator<any>;
 
-	/** Who is in a topic, live. */
+	/** Who is in a topic, live. As all below, it needs an endpoint that speaks presence.v1, see `PresenceSocketOptions.presence`. */
 	presence(topic: string): TopicPresence;
+	/**
+	 * Joins a topic, now and after every reconnect. While the server's store is away it is fulfilled as soon as the server knows of it, and
+	 * who follows the topic, this client included, is told when the store is back.
+	 */
 	join(topic: string): Promise<void>;
 	leave(topic: string): Promise<void>;
 	setMeta(meta: unknown): Promise<void>;
@@ -131,7 +150,8 @@ export default PresenceSocket;
 
 export interface Member {
 	user: string;
-	state: "online" | "grace";
+	/** Of a leave always "offline". */
+	state: "online" | "grace" | "offline";
 	away: boolean;
 	sessions: number;
 	/** Milliseconds since 1970. */
@@ -144,6 +164,7 @@ export interface Member {
 
 export interface MemberEvent extends Event {
 	readonly user: string;
+	/** Of leave as last known, but offline and without sessions. */
 	readonly member: Member;
 	/** Of update. */
 	readonly before?: Member;
@@ -161,7 +182,7 @@ export interface TopicPresenceEventMap {
 	count: Event;
 	/** After any of the others, and when `live` changes. */
 	change: Event;
-	/** The server does not let the topic be followed, or not any more; or the socket is closed for good. */
+	/** The server does not let the topic be followed, or not any more; the endpoint does not speak presence.v1; or the socket is closed for good. */
 	error: PresenceErrorEvent;
 }
 
@@ -188,7 +209,7 @@ export class TopicPresence extends EventTarget {
 
 export class PresenceError extends Error {
 	private constructor();
-	readonly code: "bad-request" | "forbidden" | "rate" | "limit" | "unavailable" | "unknown" | "too-large" | "down" | (string & {});
+	readonly code: "bad-request" | "forbidden" | "rate" | "limit" | "unavailable" | "unknown" | "too-large" | "down" | "no-presence" | (string & {});
 }
 
 export class CloseError extends Error {

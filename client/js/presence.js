@@ -11,9 +11,11 @@
 const SERVED_INTERVAL = null; // filled in by Presence.ClientJS
 
 const PROTOCOL = "presence.v1";
+const PROBE = "application/vnd.presence.probe"; // CORS allows it without asking first
 const MARK = "\u0001"; // begins each message of presence.v1
 const MAX_FRAME = 16 * 1024;
 const ACTIVE_EVERY = 5_000; // milliseconds
+const SUSPECT_AFTER = 3; // dials in a row that an answering server does not let open
 
 const defaults = {
 	interval: SERVED_INTERVAL ?? 25_000,
@@ -51,6 +53,7 @@ export class PresenceSocket extends EventTarget {
 
 	#dialing = 0; // counts attempts, so that a late answer of an old one is known
 	#tries = 0; // since the last stable connection
+	#unopened = 0; // dials in a row that did not open, though the server answers
 	#openedAt = 0;
 	#obeyed = false; // retry= was, since then
 	#authTried = false; // 4401 was answered by a redial that is not stable yet
@@ -265,7 +268,7 @@ export class PresenceSocket extends EventTarget {
 		topic = String(topic);
 		this.#joined.get(topic)?.reject(failure("AbortError", "It was left before it was joined."));
 		this.#joined.delete(topic);
-		if (this.#welcome) await this.#ask({ t: "leave", topic });
+		if (this.#answered) await this.#ask({ t: "leave", topic });
 	}
 
 	/** Replaces this session's metadata, now and after every reconnect; null removes it. */
@@ -302,6 +305,12 @@ export class PresenceSocket extends EventTarget {
 	get user() { return this.#welcome?.user ?? null; }
 	get session() { return this.#welcome?.session ?? null; }
 
+	// There is a connection, without presence.v1.
+	get #foreign() { return this.#state === PresenceSocket.OPEN && this.#ws !== null && this.#wantsPresence && !this.#channel; }
+
+	// Requests are answered, by the server or with why not.
+	get #answered() { return this.#welcome !== null || this.#foreign; }
+
 	#usePresence() {
 		if (this.#wantsPresence) return;
 		this.#wantsPresence = true;
@@ -309,14 +318,14 @@ export class PresenceSocket extends EventTarget {
 	}
 
 	#follow(view) {
-		if (!this.#welcome) return;
+		if (!this.#answered) return;
 		this.#ask({ t: "follow", topic: view.topic }).catch((err) => {
 			if (!this.#again(err, () => this.#views.get(view.topic) === view && this.#follow(view))) view._fail(err);
 		});
 	}
 
 	#sendJoin(topic, wait) {
-		if (!this.#welcome) return;
+		if (!this.#answered) return;
 		this.#ask({ t: "join", topic }).then(() => wait.resolve(), (err) => {
 			if (this.#joined.get(topic) !== wait) return;
 			if (this.#again(err, () => this.#joined.get(topic) === wait && this.#sendJoin(topic, wait))) return;
@@ -327,7 +336,7 @@ export class PresenceSocket extends EventTarget {
 	}
 
 	#sendMeta() {
-		if (!this.#welcome || this.#meta === undefined) return;
+		if (!this.#answered || this.#meta === undefined) return;
 		const waits = this.#metaWaits.splice(0);
 		const meta = this.#meta;
 		this.#ask({ t: "set", meta }).then(() => {
@@ -356,8 +365,15 @@ export class PresenceSocket extends EventTarget {
 		this.dispatchEvent(event("error", { error, message: error.message }));
 	}
 
+	#askAgain() {
+		for (const [topic, wait] of this.#joined) this.#sendJoin(topic, wait);
+		this.#sendMeta();
+		for (const view of this.#views.values()) this.#follow(view);
+	}
+
 	#ask(message) {
 		return new Promise((resolve, reject) => {
+			if (this.#foreign) return reject(new PresenceError("no-presence", "the endpoint does not speak presence.v1"));
 			if (!this.#welcome) return reject(new PresenceError("down", "not connected"));
 			const id = ++this.#lastID;
 			const text = MARK + JSON.stringify({ ...message, id });
@@ -381,9 +397,7 @@ export class PresenceSocket extends EventTarget {
 					this.#o.interval = m.interval; // 0: the server has no heartbeats
 					this.#watch();
 				}
-				for (const [topic, wait] of this.#joined) this.#sendJoin(topic, wait);
-				this.#sendMeta();
-				for (const view of this.#views.values()) this.#follow(view);
+				this.#askAgain();
 				this.dispatchEvent(event("welcome", { user: m.user, session: m.session }));
 				return;
 			}
@@ -495,6 +509,7 @@ export class PresenceSocket extends EventTarget {
 		clearTimeout(this.#connectTimer);
 		this.#state = PresenceSocket.OPEN;
 		this.#openedAt = Date.now();
+		this.#unopened = 0;
 		this.#extensions = ws.extensions ?? "";
 		this.#channel = ws.protocol === PROTOCOL || ws.protocol.startsWith(PROTOCOL + "+");
 		this.#protocol = this.#channel ? ws.protocol.slice(PROTOCOL.length + 1) : ws.protocol;
@@ -509,6 +524,7 @@ export class PresenceSocket extends EventTarget {
 		for (const [data] of waiting) ws.send(data);
 		this.#ready.resolve(this);
 		this.dispatchEvent(event("open"));
+		if (this.#foreign) this.#askAgain();
 	}
 
 	#message(e) {
@@ -598,7 +614,7 @@ export class PresenceSocket extends EventTarget {
 			const cancel = new AbortController();
 			const timer = setTimeout(() => cancel.abort(), this.#o.connectTimeout);
 			try {
-				answer = await get(url.replace(/^ws/, "http"), { credentials: "include", cache: "no-store", signal: cancel.signal });
+				answer = await get(url.replace(/^ws/, "http"), { credentials: "include", cache: "no-store", headers: { Accept: `${PROBE}, */*` }, signal: cancel.signal });
 				answer.body?.cancel?.().catch(() => {});
 			} catch {
 				// No answer either: the network, or another origin that does not let us look.
@@ -615,6 +631,13 @@ export class PresenceSocket extends EventTarget {
 				const delay = retryAfter(answer.headers.get("Retry-After"));
 				if (delay > 0) return this.#retry(1006, `HTTP ${answer.status}`, { delay: delay + Math.random() * this.#o.minDelay, patient: true });
 			}
+		}
+		this.#unopened = answer && answer.status !== 429 && answer.status < 500 ? this.#unopened + 1 : 0;
+		if (this.#wantsPresence && this.#unopened === SUSPECT_AFTER) {
+			const err = new PresenceError("no-presence", `the server answers HTTP ${answer.status}, but lets no connection open that offers presence.v1. Its endpoint may not speak that: those of Handler and Callback do, what Middleware wraps does not. Or the URL is wrong, or a proxy takes the upgrade out`);
+			for (const view of this.#views.values()) view._error(err);
+			this.#refused(err);
+			if (attempt !== this.#dialing || this.#state !== PresenceSocket.CONNECTING) return;
 		}
 		this.#retry(1006, answer ? `HTTP ${answer.status}` : "");
 	}
@@ -789,6 +812,10 @@ export class TopicPresence extends EventTarget {
 	_fail(error) {
 		this.#live = this.#stale = false;
 		this.#ready.reject(error);
+		this._error(error);
+	}
+
+	_error(error) {
 		this.dispatchEvent(event("error", { error, message: error.message }));
 	}
 
@@ -818,7 +845,7 @@ export class TopicPresence extends EventTarget {
 					const before = this.#members.get(c.user ?? c.member?.user);
 					if (c.k === "leave") {
 						this.#members.delete(c.user);
-						if (before) events.push(event("leave", { user: c.user, member: before, cause: c.cause ?? "" }));
+						if (before) events.push(event("leave", { user: c.user, member: gone(before), cause: c.cause ?? "" }));
 					} else {
 						this.#members.set(c.member.user, c.member);
 						events.push(event(before ? "update" : "join", { user: c.member.user, member: c.member, before }));
@@ -865,7 +892,7 @@ export class TopicPresence extends EventTarget {
 		this.#named = true;
 		if (!named) return;
 		for (const [user, member] of before) {
-			if (!this.#members.has(user)) this.dispatchEvent(event("leave", { user, member, cause: "" }));
+			if (!this.#members.has(user)) this.dispatchEvent(event("leave", { user, member: gone(member), cause: "" }));
 		}
 		for (const [user, member] of this.#members) {
 			const was = before.get(user);
@@ -875,10 +902,15 @@ export class TopicPresence extends EventTarget {
 	}
 }
 
-/** What the server answered to a request. code is one of docs/protocol.md. */
+// gone is the member of a leave.
+function gone(member) {
+	return { ...member, state: "offline", away: false, sessions: 0 };
+}
+
+/** What the server answered to a request, with a code of docs/protocol.md; or why it was not asked. */
 export class PresenceError extends Error {
 	constructor(code, text) {
-		super(`presence: ${text}`);
+		super(`presence: ${text} (${code})`);
 		this.name = "PresenceError";
 		this.code = code;
 	}
@@ -887,7 +919,7 @@ export class PresenceError extends Error {
 /** Why the socket is closed for good. */
 export class CloseError extends Error {
 	constructor(code, reason) {
-		super(`The socket was closed: ${code}${reason ? ` ${reason}` : ""}`);
+		super(`presence: closed${reason ? `: ${reason}` : ""} (${code})`);
 		this.name = "CloseError";
 		this.code = code;
 		this.reason = reason;

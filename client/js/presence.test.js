@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
-import { PresenceSocket } from "./presence.js";
+import { CloseError, PresenceError, PresenceSocket } from "./presence.js";
 import { clock, FakeWebSocket, fire, page, settle } from "./rig.js";
 
 const random = Math.random;
@@ -445,6 +445,75 @@ for (const answer of [[426], [200], [500], [404], null]) {
 	});
 }
 
+test("what asks the server why is named, so that it can be told from a page that is opened", async () => {
+	await dial();
+	answers = [[426]];
+	FakeWebSocket.last.end(1006);
+	await settle();
+	assert.equal(gets[0][1].headers.Accept.split(",")[0], "application/vnd.presence.probe");
+});
+
+test("no connection opens that offers presence.v1, though the server answers: that is told once", async () => {
+	const s = await dial();
+	const room = s.presence("room");
+	let joined = false;
+	s.join("room").then(() => { joined = true; });
+	const told = [];
+	for (const [who, of] of [["room", room], ["socket", s]]) of.addEventListener("error", (e) => told.push([who, e.error.code]));
+	const fail = async (...given) => {
+		for (const answer of given) {
+			answers = answer ? [answer] : [];
+			FakeWebSocket.last.end(1006);
+			await redialed();
+		}
+	};
+	await fail([400], [400], null, [400], [400], [502], [503], [400], [429], [400], [500], [400], [400]);
+	assert.deepEqual(told, [], "not three in a row");
+	await fail([400], [400], [400]);
+	assert.deepEqual(told, [["room", "no-presence"], ["socket", "no-presence"]]);
+	assert.equal(room.live, false);
+	FakeWebSocket.last.open("presence.v1").told({ t: "welcome", v: 1, user: "ann", session: "1", interval: 0 });
+	await settle();
+	assert.deepEqual(FakeWebSocket.last.asked().map((m) => m.t), ["join", "follow"]);
+	FakeWebSocket.last.told({ t: "ok", id: 1 });
+	FakeWebSocket.last.told({ t: "snapshot", topic: "room", version: 1, first: true, members: [] });
+	await settle();
+	assert.equal(joined && room.live, true, "it was tried on");
+	await room.ready;
+	await fail(null, [400], [404], [426]);
+	assert.equal(told.length, 4, "another time is told again");
+	s.close();
+
+	const plain = await dial();
+	await fail([400], [400], [400], [400]);
+	assert.equal(plain.log.includes("error"), false, "it does not offer presence.v1");
+});
+
+test("an endpoint that chooses the app's subprotocol alone says at once what it cannot do", async () => {
+	const s = await dial(["chat"], { presence: true });
+	const room = s.presence("room");
+	const early = s.join("early");
+	const errors = [];
+	room.addEventListener("error", (e) => errors.push(e.error.code));
+	FakeWebSocket.last.open("chat");
+	const no = { name: "PresenceError", code: "no-presence" };
+	await assert.rejects(early, no);
+	for (const ask of [s.join("late"), s.leave("other"), s.setMeta(1), s.setStatus("busy"), s.presence("other").ready]) await assert.rejects(ask, no);
+	assert.deepEqual(errors, ["no-presence"]);
+	assert.equal(s.readyState, s.OPEN);
+	assert.deepEqual(FakeWebSocket.last.asked(), []);
+	FakeWebSocket.last.end(1006);
+	await redialed();
+	FakeWebSocket.last.open("presence.v1+chat").told({ t: "welcome", v: 1, user: "ann", session: "1", interval: 0 });
+	assert.deepEqual(FakeWebSocket.last.asked().map((m) => m.topic), ["room", "other"]);
+});
+
+test("errors say what it is and the code", async () => {
+	assert.equal(new PresenceError("forbidden", "not allowed").message, "presence: not allowed (forbidden)");
+	assert.equal(new CloseError(4401, "HTTP 401").message, "presence: closed: HTTP 401 (4401)");
+	assert.equal(new CloseError(1000, "").message, "presence: closed (1000)");
+});
+
 test("a dial that hangs is given up", async () => {
 	await dial();
 	await clock.tick(16_000);
@@ -552,6 +621,7 @@ test("members are live", async () => {
 	assert.equal(s.presence("room"), room);
 	const log = [];
 	for (const kind of ["join", "leave", "update", "snapshot", "count"]) room.addEventListener(kind, (e) => log.push(e.user ? `${kind} ${e.user}` : kind));
+	room.addEventListener("leave", (e) => assert.deepEqual(e.member, member(e.user, { state: "offline", sessions: 0 })));
 	const ws = FakeWebSocket.last;
 	assert.deepEqual(ws.asked(), [{ t: "follow", topic: "room", id: 1 }]);
 	ws.told({ t: "ok", id: 1 });
