@@ -155,7 +155,7 @@ func (c *Peer) park() bool {
 	if lot == nil {
 		return false
 	}
-	ref, ok := lot.Add(raw, c)
+	ref, ok := lot.Add(raw, (*parked)(c))
 	c.mu.Lock()
 	c.ref = ref
 	c.mu.Unlock()
@@ -165,17 +165,20 @@ func (c *Peer) park() bool {
 	return ok
 }
 
+// parked is how the poller sees a Peer.
+type parked Peer
+
 // Warm touches what Readable needs.
-func (c *Peer) Warm() {
+func (c *parked) Warm() {
 	c.state.Load()
 	c.conn.Warm()
 }
 
 // Readable is for the poller, which serves many: heartbeats are taken care of
 // here, messages elsewhere.
-func (c *Peer) Readable(hungUp bool) {
+func (c *parked) Readable(hungUp bool) {
 	if !c.conn.Direct() || c.conn.Arrive(hungUp) {
-		c.wake()
+		(*Peer)(c).wake()
 	}
 }
 

@@ -44,7 +44,7 @@
 //	silent                    none, a reset            yes
 //	stalled, app-error        1011                     yes
 //	slow                      1013                     yes
-//	protocol-error            1002                     yes
+//	protocol-error            1002, 1007, 1009         yes
 //	app-closed                the app's, 1000 for nil  yes
 //	shutdown                  1012, retry=<ms>         DrainGrace
 //	idle, expired             4408, 4401               no

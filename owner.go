@@ -39,9 +39,15 @@ func (o *owner) ClosedBy(code int, reason string) {
 	(*Session)(o).sayGoodbye(End{Cause: CauseClientClosed, Code: code, Text: reason})
 }
 
-// Closing notes that the library wants to go.
+// Closing notes that the library wants to go. Some codes say that it is because
+// of what the client sent (RFC 6455 section 7.4.1).
 func (o *owner) Closing(code int) {
-	(*Session)(o).sayGoodbye(End{Cause: CauseAppClosed, Code: code})
+	cause := CauseAppClosed
+	switch code {
+	case codeProtocolError, codeText, codeTooLarge:
+		cause = CauseProtocolError
+	}
+	(*Session)(o).sayGoodbye(End{Cause: cause, Code: code})
 }
 
 // Lost: the client has gone, with or without a goodbye.

@@ -37,8 +37,10 @@ type Status struct {
 	Away     bool      `json:"away"` // all sessions are
 	Sessions int       `json:"sessions"`
 	Since    time.Time `json:"since,omitzero"` // when the user came
-	// LastSeen of a live user of another node is that node's last renewal;
-	// of one that has left, when the last session ended, zero if not kept.
+	// LastSeen is when the last byte arrived, as Lookup tells it of a user who
+	// is on this node alone. Of other live users it is when a node that has
+	// sessions of theirs last renewed its lease; of one that has left, when the
+	// last session ended, zero if not kept.
 	LastSeen time.Time `json:"last_seen,omitzero"`
 	AsOf     time.Time `json:"as_of,omitzero"` // when the store, or this node, knew this
 }
@@ -188,7 +190,7 @@ func (p *Presence) describe(st *Status, r *store.UserRecord, newest *Session, no
 	if st.Since.IsZero() || since < st.Since.UnixNano() {
 		st.Since = time.Unix(0, since).UTC()
 	}
-	if t := now.wall.Add(-time.Duration(max(0, now.exact-heard))); t.After(st.LastSeen) {
+	if t := now.wall.Add(-time.Duration(max(0, now.exact-heard))); elsewhere == 0 || t.After(st.LastSeen) {
 		st.LastSeen = t
 	}
 	if elsewhere == 0 {

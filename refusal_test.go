@@ -268,6 +268,7 @@ func TestReadLimit(t *testing.T) {
 				} else {
 					require.Zero(t, b.sessions("ann"))
 					require.Equal(t, 1009, (<-client.Frames).Code())
+					require.Equal(t, "protocol-error (1009)", b.end("ann").String())
 				}
 			})
 		})

@@ -229,6 +229,9 @@ func TestSessionInfo(t *testing.T) {
 		require.WithinDuration(t, came, st.Since, 100*time.Millisecond)
 		require.WithinDuration(t, time.Now(), st.LastSeen, tick)
 		require.WithinDuration(t, time.Now(), st.AsOf, time.Second)
+		heard := time.Now()
+		wait(20 * time.Second)
+		require.WithinDuration(t, heard, b.status("ann").LastSeen, tick, "not the renewal of the node's lease")
 
 		none, err := b.p.Sessions(ctx, "nobody")
 		require.NoError(t, err)
