@@ -74,27 +74,13 @@ func (c *Conn) flush() {
 	}
 }
 
-// flushSlow is flush where writing may block. While it runs, others leave what
-// becomes due to it.
+// flushSlow is flush where writing may block.
 func (c *Conn) flushSlow() {
-	for {
-		stuck := uint32(0) // what finds no gap or no room
-		for due := c.due.Load(); due != 0 && c.wmu.TryLock(); due = c.due.Load() {
-			sent := c.sendDue()
-			c.wmu.Unlock()
-			if !sent {
-				stuck = due
-				break
-			}
-		}
-		c.flags.And(^flagSlow)
-		// Something may have been left to it just before that. If somebody
-		// writes, they see to it.
-		if c.due.Load()&^stuck == 0 || !c.wmu.TryLock() {
-			return
-		}
+	c.flags.And(^flagSlow) // first: what becomes due from here on gets a task of its own
+	for c.due.Load() != 0 && c.wmu.TryLock() {
+		sent := c.sendDue()
 		c.wmu.Unlock()
-		if c.flags.Or(flagSlow)&flagSlow != 0 {
+		if !sent {
 			return
 		}
 	}
@@ -235,6 +221,10 @@ func (c *Conn) mark(target uint64, now wheel.Time) {
 	c.sent.Store(int64(now))
 }
 
+// roomSpare is what the kernel and TLS may need beside twice the bytes. The
+// smallest buffer that Linux allows has more.
+const roomSpare = 4 << 10
+
 // put sends b without blocking, or for a moment where the kernel cannot be
 // used. It says how much went out and whether more may follow. c.wmu is held.
 func (c *Conn) put(b []byte) (n int, ok bool) {
@@ -243,17 +233,16 @@ func (c *Conn) put(b []byte) (n int, ok bool) {
 	if c.direct {
 		n, err = again(c.sock.Write(b))
 	} else {
-		wait := time.Second
-		if c.sock.Known() {
-			// A TLS write that times out ruins the session. Where there is room it
-			// does not wait, but a busy process may take long to come to it.
-			if room, known := c.sock.Room(); known && room == 0 {
+		by := time.Now().Add(time.Second)
+		if room, known := c.sock.Room(); known {
+			if room < 2*len(b)+roomSpare {
 				return 0, false
-			} else if known {
-				wait = 10 * time.Second
 			}
+			// It does not wait, so it gets no deadline: a TLS write that comes too
+			// late ruins the session, and a busy process may take long to come to it.
+			by = time.Time{}
 		}
-		c.takeWrite(time.Now().Add(wait))
+		c.takeWrite(by)
 		n, err = c.nc.Write(b)
 		c.giveWrite()
 	}

@@ -67,9 +67,9 @@ func TestBeatsOfABusyServer(t *testing.T) {
 	defer w.Stop()
 	server, client := wstest.Pair(t)
 	cfg := link.Config{Clock: w, Slow: &work.Pool{}, ControlFrames: 1 << 30}
-	c := link.Upgrade(&busy{TCPConn: server, pause: 5 * time.Second}, cfg.With(), owner{}, nil, true, nil)
+	c := link.Upgrade(&busy{TCPConn: server, pause: time.Hour}, cfg.With(), owner{}, nil, true, nil)
 	require.NoError(t, client.SetReadDeadline(time.Now().Add(5*time.Second)))
-	for range 3 {
+	for range 1000 {
 		c.Beat(true)
 		ping := make([]byte, 2)
 		_, err := client.Read(ping)
