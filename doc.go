@@ -64,6 +64,38 @@
 // Acknowledgements are known on Linux only. Elsewhere a client that needs
 // longer than HeartbeatTimeout to take one message may be ended as silent.
 //
+// # What is logged
+//
+// Options.Logger gets these messages, all of which begin with "presence: ". A
+// healthy node says the first two lines and nothing else above level debug. An
+// asterisk: twice a minute at most, or once for each cause.
+//
+//	info   started
+//	info   Options.Identify is nil: everybody is anonymous, a user of its own, unless a Route says who it is
+//	warn   Route.OriginPatterns lets pages of any site connect, with the cookies of the visitor
+//	warn*  another Presence wraps this one; upgrades are tracked by that one only
+//	error* this http.ResponseWriter cannot be hijacked, so no WebSocket passes
+//
+//	warn*  no room: newcomers are refused
+//	warn*  refused a page of another origin; see Route.OriginPatterns
+//	warn*  Identify returned what breaks a limit
+//	warn*  a client offers presence.v1, and the handler in Middleware does not choose it: a browser lets no such connection open
+//	error  Identify failed
+//	error  serve failed, Callbacks.Message failed
+//	error  OnDisconnect panicked
+//
+//	warn*  the store is away
+//	info   the store is back (if the log said that it is away)
+//	warn*  lease lost
+//	info*  the store asks for all sessions again
+//	info*  the store holds: who is not found is unknown
+//	info   the hold is over (if the log said that there is one)
+//
+//	debug  refused, not accepted, not verified: why a request has no session
+//	debug  not authorized: what Options.Authorize refused
+//	debug  session ended
+//	debug  feed: a subscription waits for the store
+//
 // # Concurrency
 //
 // All methods of [Presence] and [Session] may be called concurrently. No

@@ -210,6 +210,7 @@ func (s *Session) connected() error {
 
 // verify waits for the client's proof of life and opens the session.
 func (s *Session) verify() error {
+	begun := s.p.wheel.Exact()
 	if err := s.conn.Verify(s.p.opts.VerifyTimeout); err != nil {
 		cause := CauseLost
 		if errors.Is(err, link.ErrUnproven) {
@@ -217,8 +218,11 @@ func (s *Session) verify() error {
 			s.p.unverified.Add(1)
 		}
 		s.p.log.Debug("presence: not verified", "session", s.ID(), "user", s.user,
-			"within", s.p.opts.VerifyTimeout, "error", err)
-		return fmt.Errorf("%w: %w", s.end(End{Cause: cause}), err)
+			"after", time.Duration(s.p.wheel.Exact()-begun).Round(time.Millisecond), "error", err)
+		if e := s.end(End{Cause: cause}); !errors.Is(err, e) {
+			err = fmt.Errorf("%w: %w", e, err)
+		}
+		return err
 	}
 	return s.open()
 }

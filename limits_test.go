@@ -46,6 +46,38 @@ func (b *bubble) all(user string) []presence.SessionInfo {
 	return infos
 }
 
+// A full node can be seen: in the log, but not once for each newcomer, and in
+// Stats.
+func TestFullNodeIsSeen(t *testing.T) {
+	book := &logbook{}
+	o := presence.Options{Logger: book.logger(), Limits: presence.Limits{Sessions: 1}}
+	inBubble(t, o, nil, func(t *testing.T, b *bubble) {
+		require.Equal(t, 1, b.p.Stats().MaxSessions)
+		b.dial("/?user=ann")
+		const n = 90
+		for range n {
+			b.refused("/?user=late", http.StatusServiceUnavailable)
+			time.Sleep(time.Second)
+		}
+		_, err := b.p.Open(t.Context(), presence.Identity{User: "late"})
+		require.ErrorIs(t, err, presence.ErrUnavailable)
+		st := b.p.Stats()
+		require.EqualValues(t, n+1, st.NoRoom)
+		require.EqualValues(t, n, st.Refused5xx)
+		require.Zero(t, st.Refused4xx)
+		lines := book.lines("no room")
+		require.Len(t, lines, 4, "at once, and twice a minute")
+		require.Contains(t, lines[0], `level=WARN msg="presence: no room: newcomers are refused" reason="1 sessions, which is Limits.Sessions" no_room=1`)
+		require.Contains(t, lines[1], "no_room=31")
+
+		b.refused("/?user=ann", http.StatusForbidden, "Origin: https://evil.com")
+		require.EqualValues(t, 1, b.p.Stats().Refused4xx)
+		require.NoError(t, b.p.Shutdown(t.Context()))
+		b.refused("/?user=late", http.StatusServiceUnavailable)
+		require.EqualValues(t, n+1, b.p.Stats().NoRoom, "shutting down is no lack of room")
+	})
+}
+
 func TestSessionsLimit(t *testing.T) {
 	o := presence.Options{Limits: presence.Limits{Sessions: 3}}
 	inBubble(t, o, nil, func(t *testing.T, b *bubble) {

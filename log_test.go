@@ -4,11 +4,16 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/a4cafe1a/presence"
+	"github.com/a4cafe1a/presence/internal/wstest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -77,6 +82,88 @@ func TestRefusalsAreLogged(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A healthy node says how it was started, and nothing about its sessions.
+func TestStartIsLogged(t *testing.T) {
+	book := &logbook{}
+	o := presence.Options{Logger: book.logger(), NodeName: "web-1", Limits: presence.Limits{Sessions: 7}}
+	inBubble(t, o, nil, func(t *testing.T, b *bubble) {
+		c := b.dial("/?user=ann")
+		wait(time.Minute)
+		c.Close()
+		wait(time.Minute)
+	})
+	require.Len(t, book.lines(""), 1)
+	require.Contains(t, book.lines("")[0], `level=INFO msg="presence: started" node=web-1 store=memory partitions=1 `+
+		"max_sessions=7 interval=25s timeout=55s leave_grace=5s")
+
+	book = &logbook{}
+	open(t, presence.Options{Logger: book.logger()})
+	require.Len(t, book.lines("everybody is anonymous"), 1)
+}
+
+// Who lets any site in may not have meant it.
+func TestAnySiteIsLogged(t *testing.T) {
+	for pattern, any := range map[string]bool{
+		"*": true, "**": true, "*://*": true, "https://*": true, "http://*": true, "*.*": true,
+		"*.friend.com": false, "https://*.friend.com": false, "localhost:*": false, "": false, "*:5173": false,
+	} {
+		book := &logbook{}
+		open(t, presence.Options{Logger: book.logger()}).At(presence.Route{OriginPatterns: []string{"friend.com", pattern}})
+		require.Equal(t, any, len(book.lines("level=WARN")) == 1, pattern)
+		require.Equal(t, any, len(book.lines("pages of any site")) == 1, pattern)
+	}
+}
+
+// Whoever is not verified is logged with what happened and when, in one line
+// that says nothing twice, also in the words of the library.
+func TestNotVerifiedIsExplained(t *testing.T) {
+	book := &logbook{}
+	inBubble(t, presence.Options{Logger: book.debug()}, nil, func(t *testing.T, b *bubble) {
+		for _, stay := range []time.Duration{0, time.Second, time.Minute} {
+			c, err := wstest.Handshake(b.conn(), "/?user=ann")
+			require.NoError(t, err)
+			wait(stay)
+			c.Close()
+			wait(time.Second)
+		}
+	})
+	lines := book.lines("not verified")
+	require.Len(t, lines, 3)
+	require.Contains(t, lines[0], `after=0s error="presence: session ended: lost: EOF"`)
+	require.Contains(t, lines[1], `after=1s error="presence: session ended: lost: EOF"`)
+	require.Contains(t, lines[2], `after=10s error="no sign of life after the upgrade"`)
+	lines = book.lines("not accepted")
+	require.Len(t, lines, 3)
+	for i, why := range []string{"lost: EOF", "lost: EOF", "silent: no sign of life after the upgrade"} {
+		require.Equal(t, 1, strings.Count(lines[i], "session ended"), lines[i])
+		require.Contains(t, lines[i], `: presence: session ended: `+why+`"`)
+	}
+}
+
+// The package documentation lists every message with its level.
+func TestEveryMessageIsListed(t *testing.T) {
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	call := regexp.MustCompile(`og(?:ger)?\.(Debug|Info|Warn|Error)\("presence: ([^"]+)"`)
+	found := 0
+	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, m := range call.FindAllStringSubmatch(string(text), -1) {
+				found++
+				require.Regexp(t, `(?m)^//\t`+strings.ToLower(m[1])+`\b.*\b`+regexp.QuoteMeta(m[2])+`\b`, string(doc), file)
+			}
+		}
+	}
+	require.Greater(t, found, 15)
 }
 
 // Whoever filters a log for this package finds all of it.

@@ -28,11 +28,13 @@ type Route struct {
 	// Handler and Callback: patterns of path.Match, for the host, or for
 	// scheme://host where the pattern contains "://"; the host includes a
 	// port that is not the scheme's own. The server's own host is always
-	// allowed, and so are clients that send no Origin. The wrapped
+	// allowed, and so are clients that send no Origin. "*" lets pages of any
+	// site connect with the cookies of the visitor, and is logged. The wrapped
 	// handlers of Middleware have a policy of their own.
 	OriginPatterns []string
 
-	// Subprotocols that Handler and Callback speak, best first.
+	// Subprotocols that Handler and Callback speak, best first. presence.v1
+	// is understood in any case.
 	Subprotocols []string
 
 	// ReadLimit of a message in bytes, for Handler and Callback. 0: 32 KiB.
@@ -103,6 +105,11 @@ func (r *Route) check() error {
 func (p *Presence) At(r Route) *Mount {
 	if err := r.check(); err != nil {
 		panic("presence: At: " + err.Error())
+	}
+	for _, pattern := range r.OriginPatterns {
+		if allowsAny(pattern) {
+			p.log.Warn("presence: Route.OriginPatterns lets pages of any site connect, with the cookies of the visitor", "pattern", pattern)
+		}
 	}
 	return &Mount{p, p.settings(r)}
 }
@@ -275,7 +282,7 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var bad *badIdentity
 	if errors.As(err, &bad) {
 		text += strings.TrimPrefix(bad.Error(), ErrLimit.Error())
-		if p.rarely("identity") {
+		if p.saidIdentity.Now() {
 			p.log.Warn("presence: Identify returned what breaks a limit", "path", r.URL.Path, "error", bad.error)
 		}
 	}
@@ -284,8 +291,17 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // answer ends a request that is no upgrade, or gets none, and logs why.
 func (p *Presence) answer(w http.ResponseWriter, r *http.Request, code int, text string, reason any) {
+	p.countRefused(code)
 	p.log.Debug("presence: refused", "path", r.URL.Path, "status", code, "reason", reason)
 	http.Error(w, text, code)
+}
+
+func (p *Presence) countRefused(code int) {
+	if code < http.StatusInternalServerError {
+		p.refused4xx.Add(1)
+	} else {
+		p.refused5xx.Add(1)
+	}
 }
 
 // deny is answer with no more than the status.

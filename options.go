@@ -110,7 +110,9 @@ type Options struct {
 	// others wait their turn. Shutdown awaits them. A panic is logged.
 	OnDisconnect func(*Session, End)
 
-	// Logger gets what an operator should know. Default: nothing is logged.
+	// Logger gets what an operator should know: one line at the start, and
+	// then trouble only. The package documentation lists every message.
+	// Default: nothing is logged.
 	Logger *slog.Logger
 
 	// NodeName is shown to people, in SessionInfo.Node. Default: the node's

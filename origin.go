@@ -20,21 +20,32 @@ func (p *Presence) originAllowed(r *http.Request, patterns []string) bool {
 		if strings.EqualFold(u.Host, r.Host) {
 			return true
 		}
-		host := strings.ToLower(u.Host)
 		for _, pattern := range patterns {
-			target := host
-			if strings.Contains(pattern, "://") {
-				target = strings.ToLower(u.Scheme) + "://" + host
-			}
-			if ok, _ := path.Match(strings.ToLower(pattern), target); ok {
+			if originMatches(pattern, u.Scheme, u.Host) {
 				return true
 			}
 		}
 	}
-	if p.rarely("origin") {
+	if p.saidOrigin.Now() {
 		p.log.Warn("presence: refused a page of another origin; see Route.OriginPatterns", "origin", cutText(origin), "host", r.Host)
 	}
 	return false
+}
+
+func originMatches(pattern, scheme, host string) bool {
+	target := strings.ToLower(host)
+	if strings.Contains(pattern, "://") {
+		target = strings.ToLower(scheme) + "://" + target
+	}
+	ok, _ := path.Match(strings.ToLower(pattern), target)
+	return ok
+}
+
+// allowsAny says whether a pattern names nobody: it matches a site that nobody
+// can have meant (RFC 2606 section 2).
+func allowsAny(pattern string) bool {
+	const nobody = "presence-of-nobody.invalid"
+	return originMatches(pattern, "https", nobody) || originMatches(pattern, "http", nobody)
 }
 
 // checkPattern says why a pattern can never match.

@@ -14,6 +14,7 @@ import (
 	"github.com/a4cafe1a/presence/internal/mirror"
 	"github.com/a4cafe1a/presence/internal/node"
 	"github.com/a4cafe1a/presence/internal/park"
+	"github.com/a4cafe1a/presence/internal/rarely"
 	"github.com/a4cafe1a/presence/internal/wheel"
 	"github.com/a4cafe1a/presence/internal/work"
 	"github.com/a4cafe1a/presence/store"
@@ -48,9 +49,11 @@ type Presence struct {
 	sessions  atomic.Int64 // admitted and not yet released
 	verifying atomic.Int64
 
-	unverified    atomic.Uint64 // upgrades without a proof of life
-	queriesFailed atomic.Uint64 // because the store is away
-	unanswered    atomic.Int64  // until when that is known from a query
+	refused4xx atomic.Uint64 // requests
+	refused5xx atomic.Uint64
+	noRoom     atomic.Uint64 // newcomers
+	unverified atomic.Uint64 // upgrades without a proof of life
+	unanswered atomic.Int64  // until when it is known from a query that the store is away
 
 	gate     sync.RWMutex // held for reading while something begins
 	draining bool
@@ -61,16 +64,22 @@ type Presence struct {
 	downDone chan struct{}
 	downErr  error
 
-	told     sync.Map // what has been logged once
-	toldLast sync.Map // when the rest was
+	told sync.Map // what has been logged once
+
+	saidNoRoom, saidOrigin, saidIdentity, saidProtocol rarely.Line
 }
 
 // New checks the options, all at once, and starts the scheduler and the lease
 // in the store. The error is ErrOptions and names each rule that broke.
 func New(o Options) (*Presence, error) {
+	anonymous := o.Identify == nil
 	o = o.withDefaults()
 	if err := o.check(); err != nil {
 		return nil, err
+	}
+	kept := "memory"
+	if o.Store != nil {
+		kept = fmt.Sprintf("%T", o.Store)
 	}
 	p := &Presence{opts: o, log: o.Logger, store: o.Store, registry: newRegistry(), downDone: make(chan struct{})}
 	if p.store == nil {
@@ -96,6 +105,12 @@ func New(o Options) (*Presence, error) {
 		SubscriberEvents: o.Limits.SubscriberEvents, SnapshotMembers: o.Limits.SnapshotMembers,
 	}, p.log)
 	p.follows = newFollows(p)
+	p.log.Info("presence: started", "node", p.node.Name, "store", kept, "partitions", p.store.Shards(),
+		"max_sessions", o.Limits.Sessions, "interval", o.HeartbeatInterval, "timeout", o.HeartbeatTimeout,
+		"leave_grace", o.LeaveGrace)
+	if anonymous {
+		p.log.Info("presence: Options.Identify is nil: everybody is anonymous, a user of its own, unless a Route says who it is")
+	}
 	p.member = node.Start(node.Config{
 		Store: p.store, Node: p.node, Logger: p.log,
 		Held: p.held, Order: p.order, Added: p.added,
@@ -140,18 +155,27 @@ func (p *Presence) admit(s *Session) error {
 		return RetryAfter(failed("open", ErrUnavailable, ErrClosed), max(p.opts.DrainGrace/3, time.Second))
 	}
 	if p.opts.RequireStore && p.member.Away() {
-		return RetryAfter(fmt.Errorf("%w: the store is away", ErrUnavailable), retryFull)
+		return p.full("the store is away")
 	}
 	if p.sessions.Add(1) > int64(p.opts.Limits.Sessions) {
 		p.sessions.Add(-1)
-		return RetryAfter(fmt.Errorf("%w: %d sessions", ErrUnavailable, p.opts.Limits.Sessions), retryFull)
+		return p.full(fmt.Sprintf("%d sessions, which is Limits.Sessions", p.opts.Limits.Sessions))
 	}
 	if p.verifying.Add(1) > int64(p.opts.Limits.Verifying) {
 		p.verifying.Add(-1)
 		p.sessions.Add(-1)
-		return RetryAfter(fmt.Errorf("%w: %d upgrades under way", ErrUnavailable, p.opts.Limits.Verifying), retryFull)
+		return p.full(fmt.Sprintf("%d upgrades under way, which is Limits.Verifying", p.opts.Limits.Verifying))
 	}
 	return nil
+}
+
+// full refuses a newcomer for a reason that is this node's.
+func (p *Presence) full(why string) error {
+	n := p.noRoom.Add(1)
+	if p.saidNoRoom.Now() {
+		p.log.Warn("presence: no room: newcomers are refused", "reason", why, "no_room", n)
+	}
+	return RetryAfter(fmt.Errorf("%w: %s", ErrUnavailable, why), retryFull)
 }
 
 const (
@@ -244,15 +268,6 @@ func (p *Presence) added(id string, r store.Result) {
 func (p *Presence) once(key string) bool {
 	_, before := p.told.LoadOrStore(key, true)
 	return !before
-}
-
-// rarely says whether the last time for the key was a while ago: for logs of
-// what a client can bring about.
-func (p *Presence) rarely(key string) bool {
-	last, _ := p.toldLast.LoadOrStore(key, new(atomic.Int64))
-	at, now := last.(*atomic.Int64), int64(p.wheel.Exact())
-	was := at.Load()
-	return (was == 0 || now-was > int64(10*time.Second)) && at.CompareAndSwap(was, now)
 }
 
 func isLimit(err error) bool { return errors.Is(err, ErrLimit) }

@@ -60,7 +60,7 @@ func offersProtocol(r *http.Request) bool {
 // answered hears what a wrapped handler, which cannot speak presence.v1 unless it
 // leads to another server, answers to a client that offers it.
 func (p *Presence) answered(r *http.Request, answer string) {
-	if !strings.Contains(answer, protocol) && p.rarely("presence.v1") {
+	if !strings.Contains(answer, protocol) && p.saidProtocol.Now() {
 		p.log.Warn("presence: a client offers presence.v1, and the handler in Middleware does not choose it: "+
 			"a browser lets no such connection open; give these clients an endpoint of Handler or Callback", "path", r.URL.Path)
 	}

@@ -3,6 +3,7 @@ package presence_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -161,13 +162,59 @@ func TestStoreFailuresAreCountedAndLoggedRarely(t *testing.T) {
 		require.LessOrEqual(t, len(away), int(n*pause/(30*time.Second))+2)
 		require.Greater(t, len(away), 10)
 		require.Contains(t, away[len(away)-1], "failures=")
-		require.LessOrEqual(t, len(log.lines("")), len(away)+3, "nothing else is logged each time")
+		require.LessOrEqual(t, len(log.lines("")), len(away)+1, "nothing else is logged but the start")
 
 		s.away.Store(false)
 		wait(14 * time.Second)
 		require.False(t, b.p.Stats().StoreAway)
 		require.Len(t, log.lines("the store is back"), 1)
 	})
+}
+
+// muteStore takes a renewal and never answers.
+type muteStore struct {
+	*awayStore
+	mute atomic.Bool
+}
+
+func (s *muteStore) Renew(ctx context.Context, l store.Lease, sum store.Summary) (store.Orders, error) {
+	if s.mute.Load() {
+		<-ctx.Done()
+		return store.Orders{}, ctx.Err()
+	}
+	return s.awayStore.Renew(ctx, l, sum)
+}
+
+// The log and Stats count the same failures, and the log says which call failed
+// and how.
+func TestLogAndStatsAgreeAboutFailures(t *testing.T) {
+	log := &logbook{}
+	s := &muteStore{awayStore: &awayStore{Store: &lazyStore{}}}
+	inBubble(t, presence.Options{Store: s, Logger: log.logger()}, nil, func(t *testing.T, b *bubble) {
+		var before uint64
+		for outage, cut := range []*atomic.Bool{&s.away, &s.mute} {
+			cut.Store(true)
+			wait(10 * time.Second)
+			s.away.Store(true) // for the queries
+			for range 5 {
+				_, err := b.p.Online(t.Context(), "elsewhere")
+				require.ErrorIs(t, err, presence.ErrStoreUnavailable)
+			}
+			s.away.Store(false)
+			cut.Store(false)
+			wait(time.Minute)
+			total := b.p.Stats().StoreFailures
+			lines := log.lines("the store is back")
+			require.Len(t, lines, outage+1)
+			require.Contains(t, lines[outage], fmt.Sprintf("failures=%d failures_total=%d", total-before, total))
+			require.GreaterOrEqual(t, total-before, uint64(5+2))
+			before = total
+		}
+	})
+	away := log.lines("the store is away")
+	require.Len(t, away, 2)
+	require.Contains(t, away[0], `call=renew error="store: unavailable" failures=1 failures_total=1`)
+	require.Contains(t, away[1], `call=renew error="store: unavailable: no answer in 3s" failures=1 failures_total=`)
 }
 
 // downStore never answers a node, in any of many partitions.

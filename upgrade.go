@@ -211,6 +211,7 @@ func (u *upgrade) refuse(e *End) {
 			delete(h, name)
 		}
 	}
+	u.p.countRefused(code)
 	http.Error(u.w, http.StatusText(code), code)
 	u.over, u.header = true, http.Header{}
 }

@@ -84,7 +84,7 @@ func TestWrappedAppThatDoesNotSpeakPresenceIsTold(t *testing.T) {
 				if c.warned {
 					require.Contains(t, lines[0], "level=WARN")
 					require.Contains(t, lines[0], "path=/room")
-					wait(11 * time.Second)
+					wait(31 * time.Second)
 					b.dial("/room?user=ann", "Sec-WebSocket-Protocol: "+c.offer)
 					require.Len(t, book.lines("does not choose it"), 2, "once in a while")
 				}

@@ -3,6 +3,7 @@ package link
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/frame"
@@ -172,7 +173,7 @@ func (c *Conn) unproven(err error) error {
 	c.rerr = &fault{error: err}
 	c.owner.Lost(err)
 	if e := c.over.Load(); e != nil {
-		return e.err
+		return fmt.Errorf("%w: %w", e.err, err)
 	}
 	return err
 }

@@ -111,7 +111,7 @@ func (s *shard) commit() bool {
 	}
 	s.commitAt = time.Now().Add(commitEvery)
 	var results []store.Result
-	err := s.call(func(ctx context.Context) (err error) {
+	err := s.call("commit", func(ctx context.Context) (err error) {
 		results, err = s.n.cfg.Store.Commit(ctx, s.lease, s.batch.ops)
 		if err == nil && len(results) != len(s.batch.ops) {
 			err = fmt.Errorf("node: %d results of %d operations", len(results), len(s.batch.ops))

@@ -76,7 +76,7 @@ func (s *shard) renewFormerLease(i int) {
 	sum.Ack = f.ack
 	sum.Complete = s.assert == nil // else a hold waits for this lease too
 	var o store.Orders
-	err := s.call(func(ctx context.Context) (err error) {
+	err := s.call("renew", func(ctx context.Context) (err error) {
 		o, err = s.n.cfg.Store.Renew(ctx, f.lease, sum)
 		return err
 	})
@@ -111,7 +111,7 @@ func (s *shard) finishFormer() {
 	switch {
 	case len(ops) > 0:
 		s.commitAt = time.Now().Add(commitEvery)
-		err := s.call(func(ctx context.Context) error {
+		err := s.call("commit", func(ctx context.Context) error {
 			_, err := s.n.cfg.Store.Commit(ctx, f.lease, ops)
 			return err
 		})
@@ -136,7 +136,7 @@ func (s *shard) finishFormer() {
 // endFormer ends the oldest former lease.
 func (s *shard) endFormer(grace time.Duration, cause store.Cause) {
 	lease := s.former.leases[0].lease
-	err := s.call(func(ctx context.Context) error {
+	err := s.call("end", func(ctx context.Context) error {
 		return s.n.cfg.Store.End(ctx, lease, grace, cause)
 	})
 	if err == nil || errors.Is(err, store.ErrLeaseLost) {

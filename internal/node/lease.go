@@ -3,7 +3,7 @@ package node
 import (
 	"context"
 	"errors"
-	"sync/atomic"
+	"fmt"
 	"time"
 
 	"github.com/a4cafe1a/presence/store"
@@ -14,17 +14,6 @@ type trouble struct {
 	err    error     // the last call's, or nil
 	since  time.Time // of the first failure
 	logged bool      // since then
-}
-
-// logEvery is how often the log of a node says the same.
-const logEvery = 30 * time.Second
-
-// rarely lets one line through per logEvery, for all shards of a node.
-type rarely struct{ last atomic.Int64 }
-
-func (r *rarely) now(n *Node) bool {
-	last, now := r.last.Load(), max(1, n.since())
-	return (last == 0 || now-last >= int64(logEvery)) && r.last.CompareAndSwap(last, now)
 }
 
 // timeout bounds one call: two of them must fit between a renewal and the end
@@ -44,8 +33,9 @@ func (s *shard) retry() time.Duration {
 	return min(time.Second, max(50*time.Millisecond, s.lease.TTL/3))
 }
 
-// call makes a call of the store, and notes how it went.
-func (s *shard) call(f func(context.Context) error) error {
+// call makes a call of the store, which the log calls what, and notes how it
+// went.
+func (s *shard) call(what string, f func(context.Context) error) error {
 	begun := time.Now()
 	s.calling.Store(max(1, s.n.since()))
 	ctx, cancel := context.WithTimeout(s.n.ctx, s.timeout())
@@ -56,7 +46,7 @@ func (s *shard) call(f func(context.Context) error) error {
 	case err == nil, errors.Is(err, store.ErrLeaseLost):
 		s.back()
 	case s.n.ctx.Err() == nil:
-		s.failed(begun, err)
+		s.failed(begun, what, err)
 	}
 	return err
 }
@@ -64,14 +54,28 @@ func (s *shard) call(f func(context.Context) error) error {
 func (s *shard) back() {
 	if t := &s.trouble; t.err != nil && t.logged {
 		s.n.cfg.Logger.Info("presence: the store is back",
-			"shard", s.id, "away", time.Since(t.since).Round(time.Millisecond), "failures", s.n.stats.failures.Load())
+			append([]any{"shard", s.id, "away", time.Since(t.since).Round(time.Millisecond)}, s.n.failures()...)...)
 	}
 	s.trouble = trouble{}
 	s.retryAt = time.Time{}
 	s.away.Store(false)
+	s.n.calmed()
 }
 
-func (s *shard) failed(begun time.Time, err error) {
+// calmed begins to count failures anew when no shard is away.
+func (n *Node) calmed() {
+	if f := n.stats.failures.Load(); f != n.calm.Load() && !n.Away() {
+		n.calm.Store(f)
+	}
+}
+
+// failures is what the log says of them: in this outage, and in all.
+func (n *Node) failures() []any {
+	f := n.stats.failures.Load()
+	return []any{"failures", f - n.calm.Load(), "failures_total", f}
+}
+
+func (s *shard) failed(begun time.Time, what string, err error) {
 	s.n.stats.failures.Add(1)
 	s.away.Store(true)
 	s.retryAt = begun.Add(s.retry())
@@ -80,10 +84,13 @@ func (s *shard) failed(begun time.Time, err error) {
 		t.since = begun
 	}
 	t.err = err
-	if s.n.saidAway.now(s.n) {
+	if s.n.saidAway.Now() {
 		t.logged = true
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: no answer in %v", store.ErrUnavailable, s.timeout())
+		}
 		s.n.cfg.Logger.Warn("presence: the store is away",
-			"shard", s.id, "error", err, "failures", s.n.stats.failures.Load())
+			append([]any{"shard", s.id, "call", what, "error", err}, s.n.failures()...)...)
 	}
 }
 
@@ -92,7 +99,7 @@ func (s *shard) register() {
 	begun := time.Now()
 	s.registered = begun
 	var lease store.Lease
-	err := s.call(func(ctx context.Context) (err error) {
+	err := s.call("register", func(ctx context.Context) (err error) {
 		lease, err = s.n.cfg.Store.Register(ctx, s.id, s.n.cfg.Node)
 		return err
 	})
@@ -154,7 +161,7 @@ func (s *shard) renew() {
 	sum := store.Summary{Sessions: s.held.count(), Digest: s.held.digest, Complete: s.complete, Ack: s.ack}
 	s.mu.Unlock()
 	var o store.Orders
-	err := s.call(func(ctx context.Context) (err error) {
+	err := s.call("renew", func(ctx context.Context) (err error) {
 		o, err = s.n.cfg.Store.Renew(ctx, s.lease, sum)
 		return err
 	})
@@ -170,6 +177,10 @@ func (s *shard) renew() {
 	s.renewed = begun
 	s.renewAt = begun.Add(s.lease.TTL / 3)
 	s.extend(begun)
+	s.noteHold(o.Hold)
+	if o.Hold > 0 {
+		s.renewAt = earlier(s.renewAt, due(time.Now(), o.Hold)) // to hear that it is over
+	}
 	if s.bell == nil {
 		s.ring()
 	}
@@ -181,7 +192,7 @@ func (s *shard) renew() {
 	}
 	if o.Reassert && !s.doubt {
 		// While a batch is in doubt the summary cannot be right.
-		if s.n.saidAgain.now(s.n) {
+		if s.n.saidAgain.Now() {
 			s.n.cfg.Logger.Info("presence: the store asks for all sessions again", "shard", s.id)
 		}
 		s.retire()
@@ -217,7 +228,7 @@ func (s *shard) deliver(mail []store.Order, ack *uint64, own bool) {
 // to the next one; the queue stays, since it names absolute states.
 func (s *shard) lost() {
 	s.n.stats.lost.Add(1)
-	if s.n.saidLost.now(s.n) {
+	if s.n.saidLost.Now() {
 		s.n.cfg.Logger.Warn("presence: lease lost", "shard", s.id, "leases", s.n.stats.lost.Load())
 	}
 	s.leased = false

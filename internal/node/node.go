@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/a4cafe1a/presence/internal/rarely"
 	"github.com/a4cafe1a/presence/store"
 )
 
@@ -56,7 +57,12 @@ type Node struct {
 	shards []*shard
 	stats  counters
 
-	saidAway, saidLost, saidAgain rarely
+	calm atomic.Uint64 // failures when the store last was not away
+
+	heldSince atomic.Pointer[time.Time] // since when there is a hold; nil: there is none
+	saidHeld  atomic.Bool               // and the log has said so
+
+	saidAway, saidLost, saidAgain, saidHold rarely.Line
 
 	ctx    context.Context // of every store call
 	cancel context.CancelFunc
@@ -199,7 +205,7 @@ type Stats struct {
 	Ops       uint64 // in them
 	Renewals  uint64
 	Sweeps    uint64
-	Failures  uint64 // calls that failed, lost leases not included
+	Failures  uint64 // calls that failed, those of Failed and no lost leases included
 	Lost      uint64 // leases lost
 	Reasserts uint64 // times all sessions were asserted again
 	Dropped   uint64 // times the queue grew too long
@@ -210,6 +216,9 @@ type Stats struct {
 type counters struct {
 	commits, ops, renewals, sweeps, failures, lost, reasserts, dropped atomic.Uint64
 }
+
+// Failed counts a call of the store that somebody else has made in vain.
+func (n *Node) Failed() { n.stats.failures.Add(1) }
 
 // Stats returns the counters.
 func (n *Node) Stats() Stats {

@@ -21,6 +21,7 @@ type shard struct {
 	away       atomic.Bool
 	calling    atomic.Int64 // since when a call is out; 0: none is
 	validUntil atomic.Int64
+	holdUntil  atomic.Int64 // as the last renewal said; 0: there is no hold
 
 	mu       sync.Mutex
 	queue    queue
@@ -243,7 +244,7 @@ func (s *shard) stepClosing(now time.Time) (done bool) {
 		s.commit()
 		return false
 	case s.leased:
-		if err := s.call(func(ctx context.Context) error {
+		if err := s.call("end", func(ctx context.Context) error {
 			return s.n.cfg.Store.End(ctx, s.lease, grace, store.CauseShutdown)
 		}); err != nil && !errors.Is(err, store.ErrLeaseLost) {
 			return false

@@ -16,7 +16,7 @@ const (
 // sweep does what is due in the shard, for all nodes.
 func (s *shard) sweep() {
 	var r store.SweepResult
-	err := s.call(func(ctx context.Context) (err error) {
+	err := s.call("sweep", func(ctx context.Context) (err error) {
 		r, err = s.n.cfg.Store.Sweep(ctx, s.lease, sweepSlice)
 		return err
 	})
