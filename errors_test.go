@@ -68,7 +68,7 @@ func TestErrorsReadWell(t *testing.T) {
 					require.Equal(t, errors.As(c.err, &hold), errors.As(err, &hold))
 				}
 				_, err := b.p.Online(ctx, "ann")
-				check("lookup", err)
+				check("online", err)
 				_, err = b.p.Lookup(ctx, "ann")
 				check("lookup", err)
 				_, err = b.p.Sessions(ctx, "ann")
@@ -96,10 +96,26 @@ func TestErrorsReadWell(t *testing.T) {
 		p := open(t, presence.Options{})
 		_, err := p.DisconnectUser(t.Context(), "ann", presence.Reason{Code: 1000})
 		require.EqualError(t, err, "presence: disconnect: invalid or over a limit: close code 1000 is not within 4000-4999")
+		long := strings.Repeat("x", 257)
+		for op, err := range map[string]error{
+			"online":    second(p.Online(t.Context(), "")),
+			"lookup":    second(p.Lookup(t.Context(), "")),
+			"sessions":  second(p.Sessions(t.Context(), "")),
+			"count":     second(p.Count(t.Context(), long)),
+			"subscribe": second(p.Subscribe(t.Context(), long)),
+		} {
+			require.ErrorIs(t, err, presence.ErrLimit)
+			require.Contains(t, err.Error(), "presence: "+op+": invalid or over a limit: ")
+		}
+		for _, err := range p.Members(t.Context(), long, "") {
+			require.ErrorContains(t, err, "presence: members: invalid or over a limit: ")
+		}
 		_, err = presence.New(presence.Options{VerifyTimeout: -1, LeaveGrace: time.Hour})
 		require.EqualError(t, err, "presence: bad options: VerifyTimeout cannot be off; LeaveGrace 1h0m0s is more than 10m0s")
 	})
 }
+
+func second[T any](_ T, err error) error { return err }
 
 // A store that the app has closed is told as that, not as a Shutdown.
 func TestClosedStore(t *testing.T) {
@@ -111,7 +127,8 @@ func TestClosedStore(t *testing.T) {
 		b.dial("/?user=ann")
 		require.NoError(t, s.Close())
 		for op, ask := range map[string]func() error{
-			"lookup":     func() error { _, err := b.p.Online(ctx, "ben"); return err },
+			"online":     func() error { _, err := b.p.Online(ctx, "ben"); return err },
+			"lookup":     func() error { _, err := b.p.Lookup(ctx, "ben"); return err },
 			"sessions":   func() error { _, err := b.p.Sessions(ctx, "ben"); return err },
 			"count":      func() error { _, err := b.p.Count(ctx, ""); return err },
 			"disconnect": func() error { _, err := b.p.DisconnectUser(ctx, "ben", presence.Reason{}); return err },
@@ -134,7 +151,7 @@ func TestClosedStore(t *testing.T) {
 
 		_ = b.p.Shutdown(ctx)
 		_, err = b.p.Online(ctx, "ben")
-		require.EqualError(t, err, "presence: closed")
+		require.EqualError(t, err, "presence: online: closed")
 		_, err = b.p.Subscribe(ctx, "")
 		require.EqualError(t, err, "presence: subscribe: closed")
 		b.p, _ = presence.New(presence.Options{}) // for the end of the bubble

@@ -61,11 +61,11 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 		return true, nil
 	}
 	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user)); err != nil {
-		return false, err
+		return false, failed("online", err)
 	}
 	q := questions.Get().(*question)
 	q.users[0] = user
-	if err := q.ask(ctx, p, q.users[:]); err != nil {
+	if err := q.ask(ctx, p, "online", q.users[:]); err != nil {
 		return false, err
 	}
 	defer q.done()
@@ -73,7 +73,7 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 	p.describe(&st, &q.records[0], nil, moment{}) // no session is here
 	switch st.State {
 	case Unknown:
-		return false, failed("lookup", ErrUnknown)
+		return false, p.unknown("online", user)
 	case Offline:
 		return false, nil
 	}
@@ -88,11 +88,14 @@ func (p *Presence) Online(ctx context.Context, user string) (bool, error) {
 // take the store's own timeout. ErrLimit, as for Online, is said of one name
 // and for all of them.
 func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error) {
-	if err := p.closed(); err != nil || len(users) == 0 {
-		return nil, err
+	if err := p.closed(); err != nil {
+		return nil, failed("lookup", err)
+	}
+	if len(users) == 0 {
+		return nil, nil
 	}
 	q := questions.Get().(*question)
-	err := q.ask(ctx, p, users)
+	err := q.ask(ctx, p, "lookup", users)
 	switch {
 	case err == nil:
 		defer q.done()
@@ -104,26 +107,28 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 	default:
 		return nil, err
 	}
-	all, unknown, now := make([]Status, len(users)), false, p.moment()
+	all, unknown, now := make([]Status, len(users)), -1, p.moment()
 	var newest [findSome]*Session
 	for i := range q.records {
 		if i%findSome == 0 {
 			p.registry.find(newest[:], users[i:min(i+findSome, len(users))])
 		}
 		p.describe(&all[i], &q.records[i], newest[i%findSome], now)
-		unknown = unknown || all[i].State == Unknown
+		if all[i].State == Unknown {
+			unknown = i
+		}
 		if all[i].State == Online {
 			continue // so the name is valid
 		}
 		if err := p.opts.Limits.checkUser(users[i]); err != nil {
-			return nil, err
+			return nil, failed("lookup", err)
 		}
 	}
 	switch {
-	case !unknown:
+	case unknown < 0:
 		return all, nil
 	case err == nil:
-		err = failed("lookup", ErrUnknown)
+		err = p.unknown("lookup", users[unknown])
 	}
 	return all, err
 }
@@ -140,11 +145,20 @@ var questions = sync.Pool{New: func() any { return new(question) }}
 // questionRecords is how many records are kept for the next question.
 const questionRecords = 2000
 
-func (q *question) ask(ctx context.Context, p *Presence, users []string) error {
-	return p.ask(ctx, "lookup", func(ctx context.Context) (err error) {
+func (q *question) ask(ctx context.Context, p *Presence, op string, users []string) error {
+	return p.ask(ctx, op, func(ctx context.Context) (err error) {
 		q.records, err = p.store.Lookup(ctx, slices.Grow(q.records[:0], len(users)), users)
 		return err
 	})
+}
+
+// unknown says that the store does not know of the user, and why that is not
+// offline: it is in a hold.
+func (p *Presence) unknown(op, user string) error {
+	if left := p.member.HoldFor(user); left > 0 {
+		return failed(op, ErrUnknown, &store.HoldError{For: left})
+	}
+	return failed(op, ErrUnknown) // one that no renewal has told of yet
 }
 
 // done gives the memory back. It is not called after an error: a store that
@@ -210,7 +224,7 @@ func statusOf(r *store.UserRecord) Status {
 // ErrUnknown or ErrStoreUnavailable. ErrLimit is as for Online.
 func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, error) {
 	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user)); err != nil {
-		return nil, err
+		return nil, failed("sessions", err)
 	}
 	var infos []SessionInfo
 	for _, s := range p.registry.byUser(user) {
@@ -224,7 +238,7 @@ func (p *Presence) Sessions(ctx context.Context, user string) ([]SessionInfo, er
 	switch {
 	case err != nil:
 	case records[0].State == Unknown:
-		err = failed("sessions", ErrUnknown)
+		err = p.unknown("sessions", user)
 	default:
 		for _, r := range records[0].Sessions {
 			if r.Node != p.node.ID {
@@ -252,7 +266,7 @@ func (p *Presence) Members(ctx context.Context, topic, after string) iter.Seq2[M
 			err = p.opts.Limits.checkUser(after)
 		}
 		if err != nil {
-			yield(Member{}, err)
+			yield(Member{}, failed("members", err))
 			return
 		}
 		for more := true; more; {
@@ -290,7 +304,7 @@ func memberOf(r *store.UserRecord) Member {
 // Count says how many are in a topic, in constant time.
 func (p *Presence) Count(ctx context.Context, topic string) (Counts, error) {
 	if err := cmp.Or(p.closed(), p.opts.Limits.checkName("topic", topic)); err != nil {
-		return Counts{}, err
+		return Counts{}, failed("count", err)
 	}
 	var c Counts
 	err := p.ask(ctx, "count", func(ctx context.Context) (err error) {

@@ -81,7 +81,7 @@ type Subscription struct{ sub *mirror.Subscription }
 // that a deadline; the error is then ErrUnknown, too. ctx is for the call only. Call Close when done.
 func (p *Presence) Subscribe(ctx context.Context, topic string) (*Subscription, error) {
 	if err := p.opts.Limits.checkName("topic", topic); err != nil {
-		return nil, err
+		return nil, failed("subscribe", err)
 	}
 	sub, err := p.mirrors.Subscribe(ctx, topic)
 	if err != nil {
