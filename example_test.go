@@ -2,7 +2,9 @@ package presence_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"expvar"
 	"fmt"
 	"log"
 	"net"
@@ -87,6 +89,24 @@ func ExamplePresence_Attach() {
 			fmt.Fprintf(conn, "hello %s\n", s.User())
 		}()
 	}
+}
+
+// Health for a load balancer, figures for a monitor. A store that is away is so
+// for all nodes: to take them all out of service would help nobody.
+func ExamplePresence_Stats() {
+	p, err := presence.New(presence.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	expvar.Publish("presence", expvar.Func(func() any { return p.Stats() })) // at /debug/vars
+	http.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		st := p.Stats()
+		w.Header().Set("Content-Type", "application/json")
+		if st.Sessions >= st.MaxSessions {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(st)
+	})
 }
 
 // Follow who comes and goes.
