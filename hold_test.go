@@ -52,3 +52,21 @@ func TestHoldIsTold(t *testing.T) {
 		require.Len(t, book.lines("hold"), 2, "once each")
 	})
 }
+
+// A hold ends early when every node has said what it holds.
+func TestHoldMayEndEarly(t *testing.T) {
+	shared, book := &lazyStore{}, &logbook{}
+	inBubble(t, presence.Options{Store: shared, Logger: book.logger()}, nil, func(t *testing.T, b *bubble) {
+		other := &awayStore{Store: shared}
+		defer other.away.Store(false)
+		b.another(presence.Options{Store: other}, nil)
+		other.away.Store(true)
+		shared.Store.(*memstore.Store).Advance(6 * time.Second)
+		wait(4 * time.Second)
+		require.Greater(t, b.p.Stats().Hold, 5*time.Second)
+		other.away.Store(false)
+		wait(5 * time.Second) // a renewal of each
+		require.Zero(t, b.p.Stats().Hold)
+		require.Len(t, book.lines("the hold is over"), 1)
+	})
+}
