@@ -2,6 +2,7 @@ package presence
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 	"unicode/utf8"
@@ -67,6 +68,10 @@ func (e End) String() string {
 	}
 	return fmt.Sprintf("%s (%d)", e.Cause, e.Code)
 }
+
+// LogValue is what String says, for every slog.Handler, also of *End: one that
+// writes JSON would write the fields.
+func (e End) LogValue() slog.Value { return slog.StringValue(e.String()) }
 
 // Error says that the session ended, and what String says.
 func (e *End) Error() string { return "presence: session ended: " + e.String() }

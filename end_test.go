@@ -2,6 +2,7 @@ package presence_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +23,14 @@ func TestEndInWords(t *testing.T) {
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("gone", "end", kicked)
 	require.Contains(t, log.String(), `end="kicked (4403)"`)
+	log.Reset()
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("gone", "end", kicked, "error", &kicked)
+	require.Contains(t, log.String(), `"end":"kicked (4403)","error":"kicked (4403)"`)
+	fields, err := json.Marshal(kicked)
+	require.NoError(t, err)
+	require.JSONEq(t, `{"Cause":"kicked","Code":4403,"Text":"banned","Quiet":0}`, string(fields), "as it always was")
 
-	var err error = &kicked
+	err = &kicked
 	require.EqualError(t, err, "presence: session ended: kicked (4403)")
 	require.Equal(t, "presence: session ended: kicked (4403)", fmt.Sprint(err))
 	require.EqualError(t, &presence.End{Cause: presence.CauseLost}, "presence: session ended: lost")
