@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/a4cafe1a/presence/internal/mirror"
 	"github.com/a4cafe1a/presence/store"
 )
 
@@ -43,7 +44,7 @@ var (
 	// ErrUnknown.
 	ErrStoreUnavailable = fmt.Errorf("%w: store unavailable", ErrUnknown)
 	// ErrTooLarge is returned for a snapshot of more than
-	// Limits.SnapshotMembers members.
+	// Limits.SnapshotMembers members. The message says how many there are.
 	ErrTooLarge = errors.New("presence: topic too large")
 	// ErrLimit is returned for what would exceed one of the Limits, and for
 	// what can never be right: a name that is not UTF-8, metadata that is not
@@ -109,7 +110,7 @@ func (f *failure) Error() string {
 }
 
 // news is the text of an error without what it begins with and has been said:
-// whose it is, and a store's word for what ErrUnknown and its like say too.
+// whose it is, and the word of those below for what our own errors say too.
 func news(err error) string {
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	for again := true; again; {
@@ -123,4 +124,6 @@ func news(err error) string {
 	return text
 }
 
-var repeated = []string{"presence", store.ErrUnavailable.Error(), store.ErrUnknown.Error(), store.ErrClosed.Error()}
+var repeated = []string{
+	"presence", store.ErrUnavailable.Error(), store.ErrUnknown.Error(), store.ErrClosed.Error(), mirror.ErrTooLarge.Error(),
+}

@@ -123,7 +123,7 @@ func (s *Subscription) Close() { s.sub.Close() }
 func subscribeError(err error) error {
 	switch {
 	case errors.Is(err, mirror.ErrTooLarge):
-		return failed("subscribe", ErrTooLarge)
+		return failed("subscribe", ErrTooLarge, err)
 	case errors.Is(err, mirror.ErrClosed) && !errors.Is(err, store.ErrClosed):
 		return failed("subscribe", ErrClosed)
 	}

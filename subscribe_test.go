@@ -246,12 +246,14 @@ func TestTooLargeForASnapshot(t *testing.T) {
 		}
 		_, err = b.p.Subscribe(t.Context(), "room")
 		require.ErrorIs(t, err, presence.ErrTooLarge)
+		require.EqualError(t, err, "presence: subscribe: topic too large: 15 members, at most 10")
 		for i := range 20 { // now it falls behind, and needs a snapshot
 			b.user(fmt.Sprint("w", i), "room")
 			wait(settle)
 		}
 		_, err = sub.Next(t.Context())
 		require.ErrorIs(t, err, presence.ErrTooLarge)
+		require.EqualError(t, err, "presence: subscribe: topic too large: 35 members, at most 10")
 	})
 }
 

@@ -69,7 +69,11 @@ func (t *topic) read() (now map[string]store.UserRecord, spans []store.Span, asO
 		}
 		if !t.live && len(now) > t.hub.limits.SnapshotMembers {
 			// Nobody could get the snapshot, so nobody needs the mirror.
-			return nil, nil, asOf, t.hub.tooLarge(len(now))
+			n := len(now) // or more: the rest was not read
+			if c, err := t.hub.store.Count(t.ctx, t.name); err == nil {
+				n = max(n, c.Users)
+			}
+			return nil, nil, asOf, t.hub.tooLarge(n)
 		}
 		after, more = p.Next, p.More
 	}

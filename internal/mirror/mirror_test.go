@@ -313,7 +313,10 @@ func TestTooLarge(t *testing.T) {
 		r.add("big", users(100, 111)...)
 		_, err = r.hub.Subscribe(bg, "big")
 		require.ErrorIs(t, err, mirror.ErrTooLarge)
-		r.remove(store.CauseLost, "u00100")
+		r.add("big", users(1000, 2200)...) // more than are read
+		_, err = r.hub.Subscribe(bg, "big")
+		require.EqualError(t, err, "mirror: topic too large: 1211 members, at most 10")
+		r.remove(store.CauseLost, append(users(1000, 2200), "u00100")...)
 		s := r.subscribe("big")
 		require.Len(t, r.rest(s), 1)
 	})
