@@ -1,10 +1,14 @@
 package presence
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // While the store is away, nobody can tell who is in a topic: changes of other
-// nodes do not arrive, and those of this one are not decided. What followers
-// know may be out of date, and they are told so.
+// nodes do not arrive, and those of this one are not decided. Nor can the store
+// while it has a hold, because it has forgotten something. What followers know
+// may be out of date, and they are told so.
 
 const (
 	// doubtEvery is how often it is looked at.
@@ -14,27 +18,34 @@ const (
 	calmLooks = 2
 )
 
-// watch tells followers when the store goes away, and when it is back and can
-// tell. It is one goroutine for all topics.
+// watch tells followers when the store goes away or has forgotten something, and
+// when it can tell again. It is one goroutine for all topics.
 func (h *follows) watch() {
 	ticker := time.NewTicker(doubtEvery)
 	defer ticker.Stop()
-	calm := calmLooks
+	calm, upsets := calmLooks, h.p.member.Upsets()
 	for {
 		select {
 		case <-ticker.C:
 		case <-h.ctx.Done():
 			return
 		}
+		if n := h.p.member.Upsets(); n != upsets {
+			calm, upsets = 0, n
+		}
 		switch {
 		case h.p.member.Away():
 			calm = 0
 			h.each(func(f *followed) { f.doubt(true) })
 		case calm < calmLooks:
-			if _, err := h.p.Count(h.ctx, ""); err != nil {
-				calm = 0 // away again, or not sure yet
+			_, err := h.p.Count(h.ctx, "")
+			if err != nil {
+				calm = 0
 			} else if calm++; calm == calmLooks {
 				h.each(func(f *followed) { f.doubt(false) })
+			}
+			if errors.Is(err, ErrUnknown) { // away again, or a hold
+				h.each(func(f *followed) { f.doubt(true) })
 			}
 		}
 	}

@@ -735,15 +735,7 @@ func TestFollowersAreToldThatTheStoreIsAway(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := presence.Options{Authorize: all, LeaveGrace: -1, Limits: presence.Limits{FollowMembers: limit}}
 			withAway(t, o, func(t *testing.T, b *bubble, s *awayStore) {
-				states := func(w *wired) (list []string) {
-					for _, m := range w.take().said {
-						if m.T == "stale" || m.T == "live" {
-							require.Equal(t, "room", m.Topic)
-							list = append(list, m.T)
-						}
-					}
-					return slices.Compact(list) // a count has it again
-				}
+				states := func(w *wired) []string { return w.states("room") }
 				ann := b.wired("/?user=ann&topic=room")
 				ben := b.wired("/?user=ben&topic=room")
 				ann.ask(`{"t":"follow","topic":"room"}`)
@@ -778,4 +770,60 @@ func TestFollowersAreToldThatTheStoreIsAway(t *testing.T) {
 			})
 		})
 	}
+}
+
+// states are what the client was told of the topic: stale, live.
+func (w *wired) states(topic string) (list []string) {
+	for _, m := range w.take().said {
+		if m.T == "stale" || m.T == "live" {
+			require.Equal(w.t, topic, m.Topic)
+			list = append(list, m.T)
+		}
+	}
+	return slices.Compact(list) // a count has it again
+}
+
+// flushedStore forgets the leases when it is told to, answers all the time, and
+// cannot tell who is there while it has a hold.
+type flushedStore struct {
+	store.Store
+	forgot, hold atomic.Bool
+}
+
+func (s *flushedStore) Renew(ctx context.Context, l store.Lease, sum store.Summary) (store.Orders, error) {
+	if s.forgot.CompareAndSwap(true, false) {
+		return store.Orders{}, store.ErrLeaseLost
+	}
+	return s.Store.Renew(ctx, l, sum)
+}
+
+func (s *flushedStore) Count(ctx context.Context, topic string) (store.Counts, error) {
+	if s.hold.Load() {
+		return store.Counts{}, &store.HoldError{For: time.Second}
+	}
+	return s.Store.Count(ctx, topic)
+}
+
+// A store that has lost what it knew answers all the while, and yet nobody can
+// tell who is in a topic until the nodes have said it again.
+func TestFollowersAreToldThatTheStoreWasFlushed(t *testing.T) {
+	s := &flushedStore{Store: &lazyStore{}}
+	inBubble(t, presence.Options{Authorize: all, Store: s}, nil, func(t *testing.T, b *bubble) {
+		ann := b.wired("/?user=ann&topic=room")
+		ann.ask(`{"t":"follow","topic":"room"}`)
+		wait(10 * time.Second)
+		s.forgot.Store(true) // as at a node that was frozen: the store knows it all
+		wait(10 * time.Second)
+		require.False(t, s.forgot.Load())
+		require.Empty(t, ann.states("room"))
+
+		s.hold.Store(true)
+		s.forgot.Store(true)
+		wait(10 * time.Second)
+		require.Equal(t, []string{"stale"}, ann.states("room"))
+		s.hold.Store(false)
+		wait(5 * time.Second)
+		require.Equal(t, []string{"stale", "live"}, ann.states("room"))
+		require.Equal(t, []string{"ann"}, ann.users("room"))
+	})
 }

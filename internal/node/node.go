@@ -146,6 +146,10 @@ func (n *Node) Away() bool {
 // AwayFor is Away for the shard of one user.
 func (n *Node) AwayFor(user string) bool { return n.shardOf(user).isAway() }
 
+// Upsets counts what makes it doubtful what the store still knows, though it
+// answers: leases that it forgot, and times all sessions were asserted again.
+func (n *Node) Upsets() uint64 { return n.stats.lost.Load() + n.stats.reasserts.Load() }
+
 // Valid says whether the node's lease in the shard still counts, as far as
 // the node can know: until a TTL after it sent the last renewal.
 func (n *Node) Valid(shard int) bool {
