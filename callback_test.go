@@ -121,6 +121,26 @@ func (c *pausable) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// unread runs f with the peer of a client that does not read until its session
+// has ended.
+func unread(t *testing.T, f func(b *bubble, client *wstest.Client, peer *presence.Peer)) {
+	t.Helper()
+	peers := make(chan *presence.Peer, 1)
+	var nc *pausable
+	o := presence.Options{OnDisconnect: func(*presence.Session, presence.End) { nc.resume() }}
+	mount := calling(peers, func(*presence.Peer) presence.Callbacks { return presence.Callbacks{} })
+	inBubble(t, o, mount, func(t *testing.T, b *bubble) {
+		nc = &pausable{Conn: b.conn()}
+		client, err := wstest.Dial(nc, "/?user=ann")
+		require.NoError(t, err)
+		defer client.Close()
+		wait(settle)
+		nc.pause()
+		defer nc.resume()
+		f(b, client, <-peers)
+	})
+}
+
 func TestFullQueue(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -223,18 +243,7 @@ func TestCloseFollowsWhatWasSent(t *testing.T) {
 		})
 	})
 	t.Run("a client that does not", func(t *testing.T) {
-		peers := make(chan *presence.Peer, 1)
-		var nc *pausable
-		o := presence.Options{OnDisconnect: func(*presence.Session, presence.End) { nc.resume() }}
-		mount := calling(peers, func(*presence.Peer) presence.Callbacks { return presence.Callbacks{} })
-		inBubble(t, o, mount, func(t *testing.T, b *bubble) {
-			nc = &pausable{Conn: b.conn()}
-			client, err := wstest.Dial(nc, "/?user=ann")
-			require.NoError(t, err)
-			defer client.Close()
-			wait(settle)
-			nc.pause()
-			peer := <-peers
+		unread(t, func(b *bubble, _ *wstest.Client, peer *presence.Peer) {
 			for range 3 {
 				require.NoError(t, peer.Send(text, []byte("x")))
 				wait(0)
@@ -266,19 +275,7 @@ func TestOtherEndsDropWhatIsQueued(t *testing.T) {
 		}, 4403},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			peers := make(chan *presence.Peer, 1)
-			var nc *pausable
-			o := presence.Options{OnDisconnect: func(*presence.Session, presence.End) { nc.resume() }}
-			mount := calling(peers, func(*presence.Peer) presence.Callbacks { return presence.Callbacks{} })
-			inBubble(t, o, mount, func(t *testing.T, b *bubble) {
-				nc = &pausable{Conn: b.conn()}
-				client, err := wstest.Dial(nc, "/?user=ann")
-				require.NoError(t, err)
-				defer client.Close()
-				wait(settle)
-				nc.pause()
-				defer nc.resume()
-				peer := <-peers
+			unread(t, func(b *bubble, client *wstest.Client, peer *presence.Peer) {
 				for range 10 {
 					require.NoError(t, peer.Send(text, make([]byte, 20<<10)))
 					wait(0)
