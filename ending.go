@@ -2,6 +2,7 @@ package presence
 
 import (
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/a4cafe1a/presence/internal/link"
@@ -89,7 +90,7 @@ func (p *Presence) farewell(e *End) link.Farewell {
 func (s *Session) disconnected(e *End) {
 	p := s.p
 	p.log.Debug("presence: session ended", "session", s.ID(), "user", s.user, "cause", string(e.Cause),
-		"code", e.Code, "quiet", e.Quiet)
+		"code", e.Code, "text", e.Text, "quiet", e.Quiet)
 	hook := p.opts.OnDisconnect
 	if hook == nil {
 		p.running.Done()
@@ -99,7 +100,8 @@ func (s *Session) disconnected(e *End) {
 		defer p.running.Done()
 		defer func() {
 			if r := recover(); r != nil {
-				p.log.Error("presence: OnDisconnect panicked", "session", s.ID(), "panic", fmt.Sprint(r))
+				p.log.Error("presence: OnDisconnect panicked", "session", s.ID(), "user", s.user,
+					"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			}
 		}()
 		hook(s, *e)

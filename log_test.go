@@ -172,9 +172,17 @@ func TestEveryLineSaysWhose(t *testing.T) {
 	o := presence.Options{Logger: book.debug(), OnDisconnect: func(*presence.Session, presence.End) { panic("on purpose") }}
 	inBubble(t, o, nil, func(t *testing.T, b *bubble) {
 		b.dial("/?user=ann").Close()
+		c := b.dial("/?user=ben")
+		go c.Write(wstest.Masked(0x83, nil))
 		wait(time.Second)
 	})
 	require.NotEmpty(t, book.lines("session ended"))
-	require.NotEmpty(t, book.lines("OnDisconnect panicked"))
+	require.Contains(t, book.lines("cause=protocol-error")[0], `text="`, "what was wrong")
+	panicked := book.lines("OnDisconnect panicked")
+	require.Len(t, panicked, 2)
+	for _, line := range panicked {
+		require.Regexp(t, `session=[0-9a-f]{16} user=(ann|ben) panic="on purpose"`, line)
+		require.Contains(t, line, "log_test.go", "where")
+	}
 	require.Len(t, book.lines(`msg="presence: `), len(book.lines("")))
 }
