@@ -193,7 +193,7 @@ func (s *shard) renew() {
 	if o.Reassert && !s.doubt {
 		// While a batch is in doubt the summary cannot be right.
 		if s.n.saidAgain.Now() {
-			s.n.cfg.Logger.Info("presence: the store misses sessions of this node; all are made known again", "shard", s.id)
+			s.n.cfg.Logger.Info("presence: the store asks for all sessions again, since it misses some", "shard", s.id)
 		}
 		s.retire()
 	}
@@ -229,7 +229,7 @@ func (s *shard) deliver(mail []store.Order, ack *uint64, own bool) {
 func (s *shard) lost() {
 	s.n.stats.lost.Add(1)
 	if s.n.saidLost.Now() {
-		s.n.cfg.Logger.Warn("presence: the store has ended the lease of this node, or forgot it; all its sessions are made known again",
+		s.n.cfg.Logger.Warn("presence: lease lost; the store is told of all sessions again",
 			"shard", s.id, "leases", s.n.stats.lost.Load())
 	}
 	s.leased = false
