@@ -86,8 +86,8 @@
 //
 //	warn*  the store is away
 //	info   the store is back (if the log said that it is away)
-//	warn*  lease lost
-//	info*  the store asks for all sessions again
+//	warn*  lease lost; the store is told of all sessions again
+//	info*  the store asks for all sessions again, since it misses some
 //	info*  the store holds: who is not found is unknown
 //	info   the hold is over (if the log said that there is one)
 //
