@@ -3,10 +3,14 @@ package presence_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/a4cafe1a/presence"
+	"github.com/a4cafe1a/presence/store"
+	"github.com/a4cafe1a/presence/store/memstore"
 	"github.com/stretchr/testify/require"
 )
 
@@ -54,4 +58,50 @@ func TestLookupsAtOnce(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// Many are looked up some at a time where the store is memory of this process,
+// else all at once. Either way each is told of in its place.
+func TestLookupOfMany(t *testing.T) {
+	m := memstore.New(memstore.Options{})
+	for name, s := range map[string]store.Store{"near": m, "far": struct{ store.Store }{m}} {
+		t.Run(name, func(t *testing.T) {
+			var nodes []*presence.Presence
+			for range 2 {
+				p, err := presence.New(presence.Options{Store: s})
+				require.NoError(t, err)
+				t.Cleanup(func() {
+					ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+					defer cancel()
+					_ = p.Shutdown(ctx)
+				})
+				nodes = append(nodes, p)
+			}
+			here := nodes[0]
+			var users []string
+			var opening sync.WaitGroup
+			for i := range 300 {
+				user := name + strconv.Itoa(i)
+				users = append(users, user)
+				for n, p := range nodes {
+					if i%7>>n&1 != 0 { // nobody, one, the other, both
+						opening.Go(func() { _, _ = p.Open(context.Background(), presence.Identity{User: user}) })
+					}
+				}
+			}
+			opening.Wait()
+			all, err := here.Lookup(context.Background(), users...)
+			require.NoError(t, err)
+			require.Len(t, all, len(users))
+			for i, st := range all {
+				want := []int{0, 1, 1, 2}[i%7&3]
+				there := !st.Since.IsZero() && !st.LastSeen.IsZero()
+				if st.User != users[i] || st.Sessions != want || (st.State == presence.Online) != (want > 0) || there != (want > 0) || st.AsOf.IsZero() {
+					t.Fatalf("%d sessions of %s: %+v", want, users[i], st)
+				}
+			}
+			_, err = here.Lookup(context.Background(), append(users, "")...)
+			require.ErrorIs(t, err, presence.ErrLimit)
+		})
+	}
 }

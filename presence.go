@@ -33,6 +33,7 @@ type Presence struct {
 	registry *registry
 	store    store.Store
 	own      bool // the store was made here
+	near     bool // the store is memory of this process
 	node     store.Node
 	member   *node.Node // of the cluster
 	mirrors  *mirror.Hub
@@ -85,6 +86,7 @@ func New(o Options) (*Presence, error) {
 	if p.store == nil {
 		p.store, p.own = memstore.New(memstore.Options{}), true
 	}
+	_, p.near = p.store.(*memstore.Store)
 	p.tick = o.tick()
 	p.wheel = wheel.New(p.tick)
 	p.slow.Max = 16 * runtime.GOMAXPROCS(0)

@@ -95,42 +95,52 @@ func (p *Presence) Lookup(ctx context.Context, users ...string) ([]Status, error
 		return nil, nil
 	}
 	q := questions.Get().(*question)
-	err := q.ask(ctx, p, "lookup", users)
-	switch {
-	case err == nil:
-		defer q.done()
-	case errors.Is(err, ErrUnknown):
-		q = new(question)
-		for _, u := range users {
-			q.records = append(q.records, store.UserRecord{User: u, AsOf: time.Now()})
+	all, unknown, failure := make([]Status, len(users)), -1, error(nil)
+	for rest := all; len(rest) > 0; {
+		// What a store in this process says of some is still in the cache when
+		// it is read. Another is asked once.
+		part := users[len(all)-len(rest):]
+		if p.near {
+			part = part[:min(len(part), findSome)]
 		}
-	default:
-		return nil, err
+		switch err := q.ask(ctx, p, "lookup", part); {
+		case err == nil:
+		case errors.Is(err, ErrUnknown):
+			failure, q = err, new(question)
+			for _, u := range part {
+				q.records = append(q.records, store.UserRecord{User: u, AsOf: time.Now()})
+			}
+		default:
+			return nil, err
+		}
+		now := p.moment()
+		var newest [findSome]*Session
+		for i := range q.records {
+			if i%findSome == 0 {
+				p.registry.find(newest[:], q.records[i:min(i+findSome, len(part))])
+			}
+			st := &rest[i]
+			p.describe(st, &q.records[i], newest[i%findSome], now)
+			if st.State == Unknown {
+				unknown = len(users) - len(rest) + i
+			}
+			if st.State == Online {
+				continue // so the name is valid
+			}
+			if err := p.opts.Limits.checkUser(st.User); err != nil {
+				return nil, failed("lookup", err)
+			}
+		}
+		rest = rest[len(part):]
 	}
-	all, unknown, now := make([]Status, len(users)), -1, p.moment()
-	var newest [findSome]*Session
-	for i := range q.records {
-		if i%findSome == 0 {
-			p.registry.find(newest[:], users[i:min(i+findSome, len(users))])
-		}
-		p.describe(&all[i], &q.records[i], newest[i%findSome], now)
-		if all[i].State == Unknown {
-			unknown = i
-		}
-		if all[i].State == Online {
-			continue // so the name is valid
-		}
-		if err := p.opts.Limits.checkUser(users[i]); err != nil {
-			return nil, failed("lookup", err)
-		}
-	}
+	q.done()
 	switch {
 	case unknown < 0:
 		return all, nil
-	case err == nil:
-		err = p.unknown("lookup", users[unknown])
+	case failure == nil:
+		failure = p.unknown("lookup", users[unknown])
 	}
-	return all, err
+	return all, failure
 }
 
 // question is the memory that asking the store takes. It is used again: for
@@ -180,7 +190,9 @@ func (p *Presence) moment() moment { return moment{time.Now().Round(0), p.wheel.
 // describe fills in st: what the store says, and what this node knows better. It
 // has the newest of the user's sessions here, nil for none.
 func (p *Presence) describe(st *Status, r *store.UserRecord, newest *Session, now moment) {
-	*st = statusOf(r)
+	// In place, which takes half as long as a copy of the whole.
+	st.User, st.State, st.Away = r.User, r.State, r.Away
+	st.Since, st.LastSeen, st.AsOf = r.Since, r.LastSeen, r.AsOf
 	elsewhere := 0
 	for i := range r.Sessions {
 		if r.Sessions[i].Node != p.node.ID {

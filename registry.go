@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/a4cafe1a/presence/internal/hashset"
+	"github.com/a4cafe1a/presence/store"
 )
 
 // registry holds this node's live sessions and is the authority on them. It
@@ -111,43 +112,43 @@ func (r *registry) byUser(user string) (all []*Session) {
 	return all
 }
 
-// find finds the newest session of each of at most findSome users. It goes one
-// step of the way for all before it goes the next: so the processor waits for
-// the memory of many at once.
-func (r *registry) find(newest []*Session, users []string) {
+// find finds the newest session of each of at most findSome users, whose records
+// the store gave. It goes one step of the way for all before it goes the next: so
+// the processor waits for the memory of many at once. Not for names: a store in
+// this process returns the one that the session has.
+func (r *registry) find(newest []*Session, users []store.UserRecord) {
 	var hashes [findSome]uint64
-	for i, user := range users {
-		hashes[i] = r.hash(user)
+	var spots [findSome]hashset.Spot[Session]
+	for i := range users {
+		h := r.hash(users[i].User)
+		hashes[i], spots[i] = h, r.userShard(h).set.Spot(h)
 	}
-	for _, h := range hashes[:len(users)] {
-		r.userShard(h).set.Touch(h)
+	for i := range users {
+		spots[i].Touch()
 	}
-	for i, h := range hashes[:len(users)] {
-		newest[i] = r.userShard(h).set.Guess(h)
+	for i := range users {
+		newest[i] = spots[i].Guess(hashes[i])
 	}
 	var touched int64
 	for _, s := range newest[:len(users)] {
 		if s != nil {
-			touched += s.touched.Load() + s.since.Load() + int64(len(s.user))
+			touched += s.touched.Load() + s.since.Load()
 		}
 	}
 	for _, s := range newest[:len(users)] {
-		if s != nil {
-			touched += int64(s.user[0])
-			if s.conn != nil {
-				touched += int64(s.conn.LastByte())
-			}
+		if s != nil && s.conn != nil {
+			touched += int64(s.conn.LastByte())
 		}
 	}
 	runtime.KeepAlive(touched)
-	for i, user := range users {
-		if s := newest[i]; s != nil && s.user != user {
-			newest[i] = r.newest(hashes[i], user)
+	for i := range users {
+		if s := newest[i]; s == nil || s.user != users[i].User {
+			newest[i] = r.newest(hashes[i], users[i].User)
 		}
 	}
 }
 
-const findSome = 64
+const findSome = 128
 
 // oldest returns the user's oldest session here and how many there are.
 func (r *registry) oldest(user string) (s *Session, n int) {

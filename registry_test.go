@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/a4cafe1a/presence/store"
 )
 
 // TestRegistry compares with lists, newest first, while sessions of few users
@@ -63,10 +65,10 @@ func TestRegistryIsReadWithoutALock(t *testing.T) {
 
 func readWithoutALock(t *testing.T, n int) {
 	r := newRegistry()
-	users, stays := make([]string, n), make([]*Session, n)
+	users, stays := make([]store.UserRecord, n), make([]*Session, n)
 	for i := range users {
-		users[i] = strconv.Itoa(i)
-		stays[i] = &Session{id: uint64(i + 1), user: users[i]}
+		users[i].User = strconv.Itoa(i)
+		stays[i] = &Session{id: uint64(i + 1), user: users[i].User}
 		r.add(stays[i])
 	}
 	var done atomic.Bool
@@ -75,7 +77,8 @@ func readWithoutALock(t *testing.T, n int) {
 		newest := make([]*Session, n)
 		for !done.Load() && !t.Failed() {
 			r.find(newest, users)
-			for i, user := range users {
+			for i := range users {
+				user := users[i].User
 				oldest, _ := r.oldest(user)
 				if !r.online(user) || newest[i] == nil || newest[i].user != user || oldest != stays[i] || r.byID(stays[i].id) != stays[i] {
 					t.Errorf("user %s is lost", user)

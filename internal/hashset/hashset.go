@@ -13,7 +13,7 @@ import (
 // other. A group is one cache line, and one wait for memory. The zero Set is
 // empty.
 //
-// Get, Touch, Guess and All may be called at any time. The other methods are for one
+// Get, Spot and All may be called at any time. The other methods are for one
 // caller at a time. A reader finds what is in from before it begins until it is
 // done. Hashes are the caller's: always the same for the same value, and as good
 // as any in their 64 bits.
@@ -79,19 +79,47 @@ func (s *Set[T]) Get(hash uint64, match func(*T) bool) *T {
 	return nil
 }
 
-// Touch loads what a Get will look at first. Who looks for many touches all of
-// them before: the processor then waits for memory once, not for each.
-func (s *Set[T]) Touch(hash uint64) {
-	if t := s.table.Load(); t != nil {
-		i, _ := t.place(hash)
-		t.groups[i].tags.Load()
+// Spot is where a value with a hash belongs. Who looks for many takes the spots
+// of all, touches all, then guesses all: so the processor waits for the memory of
+// many at once. It is for use at once: values that come later may be missed.
+type Spot[T any] struct {
+	table *table[T] // nil: the set was empty
+	group *group[T]
+	tag   uint64
+}
+
+// Spot does not load what it names.
+func (s *Set[T]) Spot(hash uint64) Spot[T] {
+	t := s.table.Load()
+	if t == nil {
+		return Spot[T]{}
+	}
+	i, tag := t.place(hash)
+	return Spot[T]{t, &t.groups[i], tag}
+}
+
+// Touch loads what Guess needs.
+func (p *Spot[T]) Touch() {
+	if p.group != nil {
+		p.group.tags.Load()
 	}
 }
 
 // Guess returns a value that is likely the one with the hash, without looking at
-// it. It is nil only when that is not in.
-func (s *Set[T]) Guess(hash uint64) *T {
-	return s.Get(hash, func(*T) bool { return true })
+// it, or nil where it sees none: then only Get can tell.
+func (p *Spot[T]) Guess(hash uint64) *T {
+	if p.group == nil {
+		return nil
+	}
+	tags := p.group.tags.Load()
+	if found := with(tags, p.tag); found != 0 {
+		return p.group.slots[slotOf(found)].Load()
+	}
+	if past(tags) == 0 {
+		return nil
+	}
+	e, _ := p.table.find(hash, func(*T) bool { return true })
+	return e
 }
 
 // Add puts in a value that is not there yet. hash is also asked for the others

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 
+	"github.com/a4cafe1a/presence/internal/hashset"
 	"github.com/a4cafe1a/presence/store"
 )
 
@@ -23,7 +24,7 @@ func (s *Store) Lookup(ctx context.Context, dst []store.UserRecord, users []stri
 		return dst, nil
 	}
 	// Many are read under the one lock, some at a time.
-	const some = 64
+	const some = 128
 	var names [some]hashed
 	var found [some]*user
 	for len(users) > 0 {
@@ -45,6 +46,7 @@ func (s *Store) Lookup(ctx context.Context, dst []store.UserRecord, users []stri
 type hashed struct {
 	hash uint64
 	home *stripe
+	spot hashset.Spot[user]
 }
 
 // find finds users. It goes one step of the way for all before it goes the next:
@@ -52,18 +54,19 @@ type hashed struct {
 func (s *Store) find(found []*user, to []hashed, names []string) {
 	for i, name := range names {
 		h := s.hash(name)
-		to[i] = hashed{h, s.stripeAt(h)}
+		st := s.stripeAt(h)
+		to[i] = hashed{h, st, st.users.Spot(h)}
 	}
 	for i := range names {
-		to[i].home.users.Touch(to[i].hash)
+		to[i].spot.Touch()
 	}
 	for i := range names {
-		found[i] = to[i].home.users.Guess(to[i].hash)
+		found[i] = to[i].spot.Guess(to[i].hash)
 	}
 	var touched int64
 	for _, u := range found[:len(names)] {
 		if u != nil {
-			touched += u.seen + u.own.since + u.all.since + int64(len(u.name))
+			touched += int64(len(u.name)) + u.own.since + u.all.since
 		}
 	}
 	for _, u := range found[:len(names)] {

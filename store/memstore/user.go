@@ -10,6 +10,7 @@ import (
 
 // user is somebody with a session, or in grace.
 type user struct {
+	// What a lookup needs comes first, in two or three lines of the cache.
 	name      string
 	first     *session // oldest first
 	own       session  // one of them, while its user is set: most users have one
@@ -25,8 +26,8 @@ type user struct {
 
 // session is one connection, as its node told.
 type session struct {
-	id    string
 	user  *user
+	id    string
 	lease *lease
 	next  *session
 	extra *extra // nil: no topics, no metadata. Replaced, never changed
@@ -42,11 +43,11 @@ type extra struct {
 
 // member is one user in one topic, from Joined to Left.
 type member struct {
-	user     *user
 	topic    *topic
-	next     *member
 	grace    *grace // not nil: no sessions, waiting for the end of it
 	since    int64  // on the wall
+	user     *user
+	next     *member
 	sessions int32  // those of dead leases included
 	mark     uint32 // the operation that last touched it
 }
@@ -156,34 +157,33 @@ func (u *user) isAway(v *view) bool {
 func (v *view) record(r *store.UserRecord, m *member, list []store.SessionRecord) []store.SessionRecord {
 	u, from := m.user, len(list)
 	r.User, r.AsOf = u.name, wallTime(v.wall)
-	live, away, seen, grace := false, true, u.seen, int64(0)
+	live, away, seen, dead, grace := false, true, int64(0), int64(0), int64(0)
 	for x := u.first; x != nil; x = x.next {
 		l := x.lease
 		if !v.alive(l) {
-			seen = max(seen, l.renewed.Load())
+			dead = max(dead, l.renewed.Load())
 			if x.in(m.topic.name) {
 				grace = max(grace, l.grace.Load())
 			}
 			continue
 		}
-		if !live {
-			live, seen = true, 0
-		}
-		seen = max(seen, l.renewed.Load())
+		live, seen = true, max(seen, l.renewed.Load())
 		away = away && x.away
 		if !x.in(m.topic.name) {
 			continue
 		}
-		list = append(list, store.SessionRecord{
-			ID:       x.id,
-			User:     u.name,
-			Node:     l.node.ID,
-			NodeName: l.node.Name,
-			Topics:   x.topics(),
-			Meta:     x.meta(),
-			Away:     x.away,
-			Since:    time.Unix(0, x.since).UTC(),
-		})
+		// In place, which takes half as long as an append of the whole.
+		if len(list) == cap(list) {
+			list = slices.Grow(list, 1)
+		}
+		list = list[:len(list)+1]
+		at := &list[len(list)-1]
+		at.ID, at.User, at.Node, at.NodeName = x.id, u.name, l.node.ID, l.node.Name
+		at.Topics, at.Meta = x.topics(), x.meta()
+		at.Away, at.Since = x.away, time.Unix(0, x.since).UTC()
+	}
+	if !live {
+		seen = max(u.seen, dead)
 	}
 	r.Sessions = list[from:len(list):len(list)]
 	r.Away = live && away
