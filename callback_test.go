@@ -130,15 +130,24 @@ func unread(t *testing.T, f func(b *bubble, client *wstest.Client, peer *presenc
 	o := presence.Options{OnDisconnect: func(*presence.Session, presence.End) { nc.resume() }}
 	mount := calling(peers, func(*presence.Peer) presence.Callbacks { return presence.Callbacks{} })
 	inBubble(t, o, mount, func(t *testing.T, b *bubble) {
-		nc = &pausable{Conn: b.conn()}
-		client, err := wstest.Dial(nc, "/?user=ann")
-		require.NoError(t, err)
-		defer client.Close()
-		wait(settle)
-		nc.pause()
+		var client *wstest.Client
+		nc, client = b.pausedClient()
 		defer nc.resume()
 		f(b, client, <-peers)
 	})
+}
+
+// pausedClient is ann, who has got her connection and reads nothing more until
+// the test resumes it.
+func (b *bubble) pausedClient() (*pausable, *wstest.Client) {
+	b.t.Helper()
+	nc := &pausable{Conn: b.conn()}
+	client, err := wstest.Dial(nc, "/?user=ann")
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { client.Close() })
+	wait(settle)
+	nc.pause()
+	return nc, client
 }
 
 func TestFullQueue(t *testing.T) {
@@ -158,14 +167,10 @@ func TestFullQueue(t *testing.T) {
 				return presence.Callbacks{Closed: func(e presence.End) { closed.add(string(e.Cause)) }}
 			})
 			inBubble(t, presence.Options{}, mount, func(t *testing.T, b *bubble) {
-				nc := &pausable{Conn: b.conn()}
-				client, err := wstest.Dial(nc, "/?user=ann")
-				require.NoError(t, err)
-				defer client.Close()
-				wait(settle)
-				nc.pause()
+				nc, client := b.pausedClient()
 				defer nc.resume()
 				peer := <-peers
+				var err error
 				start := time.Now()
 				sent := 0
 				for err == nil {

@@ -61,11 +61,7 @@ func TestCloseCodeArrivesWhileTheClientIsSending(t *testing.T) {
 					}
 					s := newSite(t, set)
 					c := s.dial("ann")
-					half := make(chan struct{})
-					var sent atomic.Int64
-					failed := make(chan error, 1)
-					go func() { failed <- upload(c, half, &sent) }()
-					eventually(t, func() bool { return sent.Load() >= 64<<10 }, "half of it should be on its way")
+					half, failed := halfway(t, c)
 					h.end(s, s.connected("ann"))
 					e := s.end("ann")
 					require.Equal(t, h.cause, e.Cause)
@@ -76,6 +72,16 @@ func TestCloseCodeArrivesWhileTheClientIsSending(t *testing.T) {
 			}
 		}
 	})
+}
+
+// halfway begins an upload and returns when half of it is on its way.
+func halfway(t *testing.T, c *wstest.Client) (half chan struct{}, failed chan error) {
+	t.Helper()
+	half, failed = make(chan struct{}), make(chan error, 1)
+	var sent atomic.Int64
+	go func() { failed <- upload(c, half, &sent) }()
+	eventually(t, func() bool { return sent.Load() >= 64<<10 }, "half of it should be on its way")
+	return half, failed
 }
 
 // upload sends a part of a message of 1 MiB, and the rest when half is closed.
@@ -216,11 +222,7 @@ func TestGoodbyesOutliveShutdown(t *testing.T) {
 		s.p, err = presence.New(o) // which is shut down with the test
 		require.NoError(t, err)
 		c := s.dial("ann")
-		half := make(chan struct{})
-		var sent atomic.Int64
-		failed := make(chan error, 1)
-		go func() { failed <- upload(c, half, &sent) }()
-		eventually(t, func() bool { return sent.Load() >= 64<<10 }, "half of it should be on its way")
+		half, failed := halfway(t, c)
 		over, cancel := context.WithCancel(context.Background())
 		cancel()
 		require.ErrorIs(t, cut.Shutdown(over), context.Canceled)
