@@ -13,6 +13,9 @@ const (
 	// countEvery is how often a topic that is too large for names is counted.
 	countEvery  = time.Second
 	followRetry = time.Second
+	// selfWait is how long a snapshot may wait for news of the follower itself,
+	// which the store has taken.
+	selfWait = time.Second
 )
 
 // follows are the topics that clients of presence.v1 on this node follow. Each
@@ -63,7 +66,7 @@ func (h *follows) get(topic string) *followed {
 	defer h.mu.Unlock()
 	f := h.topics[topic]
 	if f == nil {
-		f = &followed{hub: h, topic: topic, followers: map[*wire]bool{}, members: map[string][]byte{}, touched: map[string]touch{}}
+		f = &followed{hub: h, topic: topic, followers: map[*wire]follower{}, members: map[string]shown{}, touched: map[string]touch{}}
 		f.ctx, f.cancel = context.WithCancel(h.ctx)
 		h.topics[topic] = f
 		if h.closed {
@@ -108,7 +111,11 @@ func (f *followed) add(w *wire) bool {
 	if f.followers == nil {
 		return false
 	}
-	f.followers[w] = false
+	var as follower
+	if f.topic == "" || w.s.in(f.topic) {
+		as.patience = time.Now().Add(selfWait)
+	}
+	f.followers[w] = as
 	f.soon()
 	return true
 }
@@ -145,6 +152,18 @@ func (f *followed) end() {
 	f.cancel()
 }
 
+// follower is what a client has of a topic.
+type follower struct {
+	current  bool      // all that was sent; else it wants a snapshot
+	patience time.Time // until when that waits for news of the client's own user
+}
+
+// shown is a member as clients see it.
+type shown struct {
+	text   []byte // JSON
+	online bool   // not in its grace
+}
+
 // touch is what a member was when its first change since the last delta came.
 type touch struct {
 	was   bool // a member
@@ -159,11 +178,11 @@ type followed struct {
 	cancel context.CancelFunc
 
 	mu        sync.Mutex
-	followers map[*wire]bool // true: has all that was sent; false: wants a snapshot
-	known     bool           // members or counts are
-	counting  bool           // only counts are
-	doubted   bool           // the store is away: what is known may be out of date
-	members   map[string][]byte
+	followers map[*wire]follower
+	known     bool // members or counts are
+	counting  bool // only counts are
+	doubted   bool // the store is away: what is known may be out of date
+	members   map[string]shown
 	counts    Counts
 	version   uint64
 	touched   map[string]touch // since the last delta
@@ -235,8 +254,9 @@ func (f *followed) renew() {
 	clear(f.touched)
 	f.version++
 	f.snapshot = nil
-	for w := range f.followers {
-		f.followers[w] = false
+	for w, as := range f.followers {
+		as.current = false
+		f.followers[w] = as
 	}
 	f.soon()
 }
@@ -268,9 +288,7 @@ func (f *followed) fold(e *Event) int {
 		f.known, f.counting = true, false
 		clear(f.members)
 		for i := range e.Members {
-			if m := encodeMember(&e.Members[i]); m != nil {
-				f.members[e.Members[i].User] = m
-			}
+			f.show(&e.Members[i])
 		}
 		f.renew()
 		return len(e.Members)
@@ -284,10 +302,18 @@ func (f *followed) fold(e *Event) int {
 	if e.Kind == Leave {
 		t.cause = e.Cause
 		delete(f.members, user)
-	} else if m := encodeMember(&e.Member); m != nil {
-		f.members[user] = m
+	} else {
+		f.show(&e.Member)
 	}
 	f.touched[user] = t
 	f.soon()
 	return len(f.members)
+}
+
+// show takes a member over as it is now, unless its name alone is too long for
+// a message. f.mu is held.
+func (f *followed) show(m *Member) {
+	if text := encodeMember(m); text != nil {
+		f.members[m.User] = shown{text, m.State == Online}
+	}
 }

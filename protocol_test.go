@@ -225,6 +225,92 @@ func TestFollowing(t *testing.T) {
 	})
 }
 
+// lateStore is behind with its news, as a store on another machine may be.
+type lateStore struct {
+	store.Store
+	by time.Duration
+}
+
+func (s *lateStore) Watch(ctx context.Context, topic string) (store.Feed, error) {
+	feed, err := s.Store.Watch(ctx, topic)
+	return lateFeed{feed, s.by}, err
+}
+
+type lateFeed struct {
+	store.Feed
+	by time.Duration
+}
+
+func (f lateFeed) Next(ctx context.Context) (store.Batch, error) {
+	b, err := f.Feed.Next(ctx)
+	select {
+	case <-time.After(f.by):
+	case <-ctx.Done():
+	}
+	return b, err
+}
+
+// A client that follows is in what it is shown, though the news of it is late:
+// one that comes again must not see itself leave.
+func TestFollowersSeeThemselves(t *testing.T) {
+	test := func(t *testing.T, b *bubble) {
+		bob := b.wired("/?user=bob")
+		bob.ask(`{"t":"follow","topic":"room"}`)
+		bob.ask(`{"t":"follow","topic":""}`)
+		bob.take()
+		comes := func() *wired {
+			ann := b.wired("/?user=ann&topic=room")
+			ann.ask(`{"t":"follow","topic":""}`)
+			ann.ask(`{"t":"follow","topic":"room"}`)
+			wait(time.Second)
+			return ann.take()
+		}
+		ann := comes()
+		require.Equal(t, []string{"snapshot", "snapshot"}, ann.log)
+		require.Equal(t, "online", ann.members[""]["ann"].State)
+		require.Equal(t, "online", ann.members["room"]["ann"].State)
+		ann.Close()
+		wait(time.Second)
+		bob.take()
+		require.Equal(t, "grace", bob.members["room"]["ann"].State)
+		ann = comes()
+		require.Equal(t, []string{"snapshot", "snapshot"}, ann.log)
+		require.Equal(t, "online", ann.members["room"]["ann"].State)
+
+		bob.ask(`{"t":"follow","topic":"late"}`)
+		ann.ask(`{"t":"unfollow","topic":"room"}`)
+		ann.ask(`{"t":"unfollow","topic":""}`)
+		wait(time.Second)
+		ann.log = nil
+		ann.ask(`{"t":"join","topic":"late"}`)
+		ann.ask(`{"t":"follow","topic":"late"}`)
+		wait(time.Second)
+		ann.take()
+		require.Equal(t, []string{"snapshot"}, ann.log)
+		require.Equal(t, "online", ann.members["late"]["ann"].State)
+	}
+	for name, mount := range map[string]func(*presence.Presence) http.Handler{"Handler": nil, "Callback": callback} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, presence.Options{Authorize: all, Store: &lateStore{&lazyStore{}, 200 * time.Millisecond}}, mount, test)
+		})
+	}
+}
+
+// News that do not come keep nobody waiting for long.
+func TestFollowersWithoutNewsOfThemselves(t *testing.T) {
+	o := presence.Options{Authorize: all, Store: &lateStore{&lazyStore{}, time.Hour}}
+	inBubble(t, o, nil, func(t *testing.T, b *bubble) {
+		bob := b.wired("/?user=bob")
+		bob.ask(`{"t":"follow","topic":""}`)
+		bob.take()
+		ann := b.wired("/?user=ann")
+		ann.ask(`{"t":"follow","topic":""}`)
+		require.Empty(t, ann.take().log)
+		wait(1200 * time.Millisecond)
+		require.Equal(t, []string{"bob"}, ann.users(""))
+	})
+}
+
 // A reload is no leave, a loss is one after the grace.
 func TestFollowersSeeTheGrace(t *testing.T) {
 	inBubble(t, presence.Options{Authorize: all}, nil, func(t *testing.T, b *bubble) {

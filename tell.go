@@ -21,15 +21,15 @@ const (
 // soon sees to it that followers are sent what they lack: at once, or in a
 // large topic together with what else comes. f.mu is held.
 func (f *followed) soon() {
-	if !f.known || f.timer != nil || f.followers == nil {
+	if !f.known || f.followers == nil {
 		return
 	}
 	wait := time.Until(f.sentAt.Add(coalesce))
 	if len(f.members) <= smallTopic || wait <= 0 {
 		f.flush()
-		return
+	} else if f.timer == nil {
+		f.later(wait)
 	}
-	f.later(wait)
 }
 
 // later calls flush after a while. f.mu is held.
@@ -50,17 +50,25 @@ func (f *followed) flush(more ...[]byte) {
 	f.sentAt = time.Now()
 	msgs := append(f.deltas(), more...)
 	behind := false
-	for w, current := range f.followers {
-		if current {
-			f.followers[w] = len(msgs) == 0 || w.s.conn.Inject(msgs...)
-		} else {
-			f.followers[w] = w.s.conn.Inject(f.whole()...)
+	for w, as := range f.followers {
+		switch {
+		case as.current:
+			as.current = len(msgs) == 0 || w.s.conn.Inject(msgs...)
+		case !f.awaits(w, as):
+			as.current = w.s.conn.Inject(f.whole()...)
 		}
-		behind = behind || !f.followers[w]
+		f.followers[w] = as
+		behind = behind || !as.current
 	}
 	if behind && f.timer == nil {
 		f.later(coalesce)
 	}
+}
+
+// awaits says whether what is known is from before w came: its client would see
+// its own user leave, or about to leave. f.mu is held.
+func (f *followed) awaits(w *wire, as follower) bool {
+	return !f.counting && !f.doubted && !f.members[w.s.user].online && f.sentAt.Before(as.patience)
 }
 
 // deltas makes messages of what was touched. A user that came and went since
@@ -74,9 +82,9 @@ func (f *followed) deltas() [][]byte {
 		m, is := f.members[user]
 		switch {
 		case is && t.was:
-			out.add(`{"k":"update","member":`, m, `}`)
+			out.add(`{"k":"update","member":`, m.text, `}`)
 		case is:
-			out.add(`{"k":"join","member":`, m, `}`)
+			out.add(`{"k":"join","member":`, m.text, `}`)
 		case t.was:
 			name, _ := marshal(user)
 			cause, _ := marshal(t.cause)
@@ -125,7 +133,7 @@ func (f *followed) compose() {
 	}
 	var out parts
 	for _, m := range f.members {
-		out.add("", m, "")
+		out.add("", m.text, "")
 	}
 	if len(out.lists) == 0 {
 		out.lists = [][]byte{nil}

@@ -278,7 +278,7 @@ func (tb *tab) until(expr string) {
 			return
 		}
 	}
-	shown, _ := tb.value(`document.body?.innerText`)
+	shown, _ := tb.value(`document.body?.innerText + (window.log?.join ? "\n" + window.log.join() : "")`)
 	tb.t.Fatalf("not true within %v: %s\nit is %v (%v); the page shows:\n%v", patience, expr, got, err, shown)
 }
 
