@@ -75,6 +75,10 @@ func (w *wired) told(ws *websocket.Conn, data []byte) {
 			w.c.interval.Store(*m.Interval * int64(time.Millisecond))
 		}
 		w.mu.Lock()
+		if w.ws == ws { // again: it says nothing new
+			w.mu.Unlock()
+			return
+		}
 		w.ws, w.user, w.session = ws, m.User, m.Session
 		close(w.up)
 		// Taken here: what comes later asks on this connection by itself.

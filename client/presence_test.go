@@ -378,6 +378,19 @@ func TestFollowBesideTheWelcomeAsksOnce(t *testing.T) {
 	}
 }
 
+func TestSecondWelcomeIsIgnored(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.scripted(func(p peer, q asked) bool {
+			p.tell(`{"t":"welcome","v":1,"user":"eve","session":"2","interval":25000}`)
+			p.ok(q)
+			return true
+		})
+		c := r.client("/", r.options())
+		require.NoError(t, c.Join(t.Context(), "room"))
+		require.Equal(t, "ann", c.User())
+	})
+}
+
 // A join is asked for by the reconnect itself, whatever the call of Join is
 // doing: an answer that came just before the loss is not needed for it.
 func TestJoinIsAskedForByTheReconnect(t *testing.T) {
