@@ -110,6 +110,21 @@ func TestErrorsReadWell(t *testing.T) {
 		for _, err := range p.Members(t.Context(), long, "") {
 			require.ErrorContains(t, err, "presence: members: invalid or over a limit: ")
 		}
+		s, err := p.Open(t.Context(), presence.Identity{User: "ann"})
+		require.NoError(t, err)
+		for text, err := range map[string]error{
+			"join: invalid or over a limit: a topic name must be UTF-8":             s.Join(t.Context(), "\xff"),
+			"set metadata: invalid or over a limit: metadata is at most 4096 bytes": s.SetMeta(t.Context(), long+strings.Repeat("x", 4000)),
+			"set metadata: json: unsupported type: func()":                          s.SetMeta(t.Context(), func() {}),
+		} {
+			require.EqualError(t, err, "presence: "+text)
+		}
+		s.Disconnect(presence.Reason{})
+		for op, err := range map[string]error{
+			"join": s.Join(t.Context(), "room"), "leave": s.Leave(t.Context(), "room"), "set metadata": s.SetMeta(t.Context(), 1),
+		} {
+			require.EqualError(t, err, "presence: "+op+": session ended")
+		}
 		_, err = presence.New(presence.Options{VerifyTimeout: -1, LeaveGrace: time.Hour})
 		require.EqualError(t, err, "presence: bad options: VerifyTimeout cannot be off; LeaveGrace 1h0m0s is more than 10m0s")
 	})

@@ -202,7 +202,7 @@ func (s *Session) release() {
 
 // commit sends a change to the store and waits for it, for CommitWait at most.
 // What is late follows by itself, also when the store is away and comes back.
-func (p *Presence) commit(ctx context.Context, op store.Op) error {
+func (p *Presence) commit(ctx context.Context, what string, op store.Op) error {
 	if p.opts.CommitWait == 0 || p.member.Away() {
 		p.member.Do(op, nil)
 		return nil
@@ -214,13 +214,13 @@ func (p *Presence) commit(ctx context.Context, op store.Op) error {
 	case errors.Is(err, node.ErrPending), waiting.Err() != nil && ctx.Err() == nil:
 		return nil // it is queued, and follows
 	case errors.Is(err, node.ErrClosed):
-		return failed("commit", ErrClosed)
+		return failed(what, ErrClosed)
 	case err != nil:
-		return storeError("commit", err)
+		return storeError(what, err)
 	case res.Status == store.TooLarge:
-		return fmt.Errorf("%w: metadata of one user", ErrLimit)
+		return failed(what, fmt.Errorf("%w: the metadata of all sessions of one user", ErrLimit))
 	case res.Status == store.Missing:
-		return ErrEnded
+		return failed(what, ErrEnded)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"slices"
 
 	"github.com/a4cafe1a/presence/store"
@@ -19,11 +18,11 @@ func (s *Session) Join(ctx context.Context, topics ...string) error {
 	add := topicSet(topics)
 	for _, t := range add {
 		if err := s.p.opts.Limits.checkName("topic", t); err != nil {
-			return err
+			return failed("join", err)
 		}
 	}
 	add = cloneAll(add)
-	return s.change(ctx, store.Op{Kind: store.OpJoin, Topics: add}, func() (bool, error) {
+	return s.change(ctx, "join", store.Op{Kind: store.OpJoin, Topics: add}, func() (bool, error) {
 		own := s.own()
 		merged := topicSet(append(slices.Clone(own.topics), add...))
 		if err := s.p.opts.Limits.checkTopics(len(merged)); err != nil {
@@ -40,7 +39,7 @@ func (s *Session) Join(ctx context.Context, topics ...string) error {
 // waits and fails as Join does. Everyone, "", cannot be left.
 func (s *Session) Leave(ctx context.Context, topics ...string) error {
 	drop := topicSet(topics)
-	err := s.change(ctx, store.Op{Kind: store.OpLeave, Topics: drop}, func() (bool, error) {
+	err := s.change(ctx, "leave", store.Op{Kind: store.OpLeave, Topics: drop}, func() (bool, error) {
 		own := s.own()
 		left := slices.DeleteFunc(slices.Clone(own.topics), func(t string) bool {
 			_, found := slices.BinarySearch(drop, t)
@@ -65,15 +64,15 @@ func (s *Session) SetMeta(ctx context.Context, v any) error {
 	if v != nil {
 		b, err := json.Marshal(v)
 		if err != nil {
-			return fmt.Errorf("presence: metadata: %w", err)
+			return failed("set metadata", err)
 		}
 		meta = compact(b)
 	}
 	if err := s.p.opts.Limits.checkMeta(meta); err != nil {
-		return err
+		return failed("set metadata", err)
 	}
 	var before json.RawMessage
-	err := s.change(ctx, store.Op{Kind: store.OpMeta, Meta: meta}, func() (bool, error) {
+	err := s.change(ctx, "set metadata", store.Op{Kind: store.OpMeta, Meta: meta}, func() (bool, error) {
 		own := s.own()
 		if string(own.meta) == string(meta) {
 			return false, nil
@@ -94,20 +93,23 @@ func (s *Session) SetMeta(ctx context.Context, v any) error {
 }
 
 // change applies a change here and, once the store knows the session, there.
-func (s *Session) change(ctx context.Context, op store.Op, apply func() (changed bool, err error)) error {
+func (s *Session) change(ctx context.Context, what string, op store.Op, apply func() (changed bool, err error)) error {
 	s.mu.Lock()
 	if s.ended.Load() != nil {
 		s.mu.Unlock()
-		return ErrEnded
+		return failed(what, ErrEnded)
 	}
 	changed, err := apply()
 	listed := s.listed
 	s.mu.Unlock()
-	if err != nil || !changed || !listed {
-		return err
+	switch {
+	case err != nil:
+		return failed(what, err)
+	case !changed || !listed:
+		return nil
 	}
 	op.User, op.Session = s.user, s.ID()
-	return s.p.commit(ctx, op)
+	return s.p.commit(ctx, what, op)
 }
 
 // compact makes equal values equal bytes; null is none.

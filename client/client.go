@@ -271,7 +271,7 @@ func (c *Conn) Err() error { return context.Cause(c.ctx) }
 
 func (c *Conn) refused(err error) {
 	if c.o.OnRefused != nil {
-		c.o.OnRefused(fmt.Errorf("client: %w", err))
+		c.o.OnRefused(err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,25 @@ type RequestError struct{ Code, Text string }
 
 // Error says text and code, such as "client: not allowed (forbidden)".
 func (e *RequestError) Error() string { return "client: " + e.Text + " (" + e.Code + ")" }
+
+// requestFailed says which request it was, and nothing twice.
+type requestFailed struct {
+	what string
+	error
+}
+
+func (e *requestFailed) Unwrap() error { return e.error }
+
+func (e *requestFailed) Error() string {
+	return "client: " + e.what + ": " + strings.TrimPrefix(e.error.Error(), "client: ")
+}
+
+func failed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &requestFailed{what, err}
+}
 
 var (
 	// ErrReplaced is returned by Join when a Leave of the same topic came
@@ -125,7 +145,7 @@ func (w *wired) again(ws *websocket.Conn, wishes map[string]*wish, topics map[st
 			return request{"t": "join", "topic": topic}
 		})
 		if w.refused(err, func() bool { return w.drop(topic, x) }) {
-			w.c.refused(fmt.Errorf("join %q again: %w", topic, err))
+			w.c.refused(failed(fmt.Sprintf("join %q again", topic), err))
 		}
 	}
 	if meta != nil {
@@ -136,7 +156,7 @@ func (w *wired) again(ws *websocket.Conn, wishes map[string]*wish, topics map[st
 			return request{"t": "set", "meta": meta.json}
 		})
 		if w.refused(err, func() bool { return w.meta == meta && w.metaOK == meta }) {
-			w.c.refused(fmt.Errorf("set the metadata again: %w", err))
+			w.c.refused(failed("set the metadata again", err))
 		}
 	}
 	for _, t := range topics {
@@ -283,7 +303,7 @@ func (w *wired) wish(ctx context.Context, topic string, join bool) error {
 	if !x.join || !x.granted {
 		w.drop(topic, x)
 	}
-	return err
+	return failed(fmt.Sprintf("%s %q", kind, topic), err)
 }
 
 // SetMeta replaces the metadata of the session by v as JSON, now and after
@@ -292,7 +312,7 @@ func (w *wired) wish(ctx context.Context, topic string, join bool) error {
 func (c *Conn) SetMeta(ctx context.Context, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("client: metadata: %w", err)
+		return failed("set the metadata", err)
 	}
 	w := &c.wired
 	mine := &metadata{b}
@@ -314,7 +334,7 @@ func (c *Conn) SetMeta(ctx context.Context, v any) error {
 	} else if w.meta == mine {
 		w.meta = w.metaOK
 	}
-	return err
+	return failed("set the metadata", err)
 }
 
 // Active tells the server that the user is here, so that it is neither away nor
@@ -328,7 +348,7 @@ func (c *Conn) Active(ctx context.Context) error {
 	if errors.Is(err, errDown) {
 		return nil
 	}
-	return err
+	return failed("active", err)
 }
 
 // User is who the server says this is, "" before it has.

@@ -512,7 +512,9 @@ func TestRefusedAfterALoss(t *testing.T) {
 		o.OnRefused = func(err error) { require.NoError(t, err) }
 		c := r.client("/", o)
 		var refused *client.RequestError
-		require.ErrorAs(t, c.Join(t.Context(), "room"), &refused)
+		err := c.Join(t.Context(), "room")
+		require.ErrorAs(t, err, &refused)
+		require.EqualError(t, err, `client: join "room": no (forbidden)`)
 		time.Sleep(10 * time.Second)
 	})
 }
@@ -542,10 +544,12 @@ func TestRefusedAfterAReconnect(t *testing.T) {
 		require.ErrorIs(t, c.Leave(ctx, "other"), context.DeadlineExceeded)
 		time.Sleep(10 * time.Second)
 		require.Len(t, told, 2)
-		for range 2 {
+		for _, text := range []string{`join "room" again`, "set the metadata again"} {
+			err := <-told
 			var refused *client.RequestError
-			require.ErrorAs(t, <-told, &refused)
+			require.ErrorAs(t, err, &refused)
 			require.Equal(t, "forbidden", refused.Code)
+			require.EqualError(t, err, "client: "+text+": no (forbidden)")
 		}
 		require.Error(t, room.Err())
 		require.ElementsMatch(t, []string{"join", "set", "follow"}, kinds(all(), 2))
