@@ -71,10 +71,7 @@ func (m *Mount) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) ht
 				return
 			}
 		}
-		if owned {
-			w = u // inside Middleware w leads there already
-		}
-		if m.upgrade(u, w, r) {
+		if m.upgrade(u, u.writer(w, owned), r) {
 			peer.start()
 		} else {
 			peer.unread()

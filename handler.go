@@ -93,10 +93,7 @@ func (m *Mount) newConn(w http.ResponseWriter, r *http.Request) *Conn {
 		return nil
 	}
 	r, _ = u.detach(r)
-	if owned {
-		w = u // inside Middleware w leads there already
-	}
-	return &Conn{Session: u.s, w: w, r: r, u: u, owned: owned}
+	return &Conn{Session: u.s, w: u.writer(w, owned), r: r, u: u, owned: owned}
 }
 
 // accept upgrades, and says whether there is a connection to serve.

@@ -31,6 +31,9 @@ func (m *Mount) upgrade(u *upgrade, w http.ResponseWriter, r *http.Request) bool
 	w.WriteHeader(http.StatusSwitchingProtocols)
 	if _, _, err := http.NewResponseController(w).Hijack(); err != nil {
 		m.p.log.Debug("presence: not accepted", "path", r.URL.Path, "error", err)
+		if !u.over && !u.switched { // the 101 was taken back
+			m.p.denySealed(w, r)
+		}
 		return false
 	}
 	return true

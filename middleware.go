@@ -222,7 +222,7 @@ func (m *Mount) begin(w http.ResponseWriter, r *http.Request, links *link.Config
 		p.refuse(w, r, err)
 		return nil, false
 	}
-	return &upgrade{p: p, s: s, w: w, links: links}, true
+	return &upgrade{p: p, s: s, w: w, links: links, foreign: r.Context().Value(http.ServerContextKey) == nil}, true
 }
 
 // identify calls Identify and checks what it says.
@@ -259,7 +259,7 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 		m.answerPlain(w, r)
 		return nil, false
 	case !p.canHijack(w, r):
-		p.deny(w, r, http.StatusNotImplemented, "the http.ResponseWriter cannot be hijacked")
+		p.denySealed(w, r)
 		return nil, false
 	case !p.originAllowed(r, m.set.OriginPatterns):
 		p.deny(w, r, http.StatusForbidden, "a page of another origin: "+cutText(r.Header.Get("Origin")))

@@ -72,6 +72,12 @@ func (p *Presence) deny(w http.ResponseWriter, r *http.Request, code int, reason
 	p.answer(w, r, code, http.StatusText(code), reason)
 }
 
+// denySealed answers where the connection cannot be had.
+func (p *Presence) denySealed(w http.ResponseWriter, r *http.Request) {
+	const why = "the http.ResponseWriter cannot be hijacked"
+	p.answer(w, r, http.StatusNotImplemented, http.StatusText(http.StatusNotImplemented)+": "+why+"; the log says what is in the way", why)
+}
+
 // probe is the media type by which presence.js asks why an upgrade failed: its
 // browser does not say. It takes no more rights than an upgrade.
 const probe = "application/vnd.presence.probe"
