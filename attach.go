@@ -33,7 +33,15 @@ func (p *Presence) Attach(ctx context.Context, nc net.Conn, login func(net.Conn)
 		return nil, nil, s.end(p.shutdownEnd())
 	}
 	stop := context.AfterFunc(ctx, func() { s.end(End{Cause: CauseAppClosed}) })
+	panicked := true
+	defer func() {
+		if panicked {
+			stop()
+			s.end(End{Cause: CauseAppError})
+		}
+	}()
 	err := s.login(login)
+	panicked = false
 	if err == nil {
 		err = p.room(ctx, s.user)
 	}
@@ -57,6 +65,7 @@ func (s *Session) login(login func(net.Conn) (Identity, error)) error {
 	if login == nil {
 		return nil
 	}
+	begun := s.p.wheel.Exact()
 	view := &loginConn{Conn: s.conn}
 	_ = s.conn.SetDeadline(time.Now().Add(s.p.opts.VerifyTimeout))
 	id, err := login(view)
@@ -76,6 +85,9 @@ func (s *Session) login(login func(net.Conn) (Identity, error)) error {
 	s.mu.Lock()
 	s.identify(id)
 	s.mu.Unlock()
+	if s.p.kicks.since(id.User, begun) {
+		return s.end(Reason{}.end())
+	}
 	return s.endedOr(nil)
 }
 

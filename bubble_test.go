@@ -67,6 +67,8 @@ func inBubble(t *testing.T, o presence.Options, route func(p *presence.Presence)
 			err := b.p.Shutdown(ctx)
 			b.srv.Close()
 			require.NoError(t, err)
+			wait(10 * time.Second) // for goodbyes that nobody reads
+			require.Empty(t, presence.Pending(b.p))
 		}()
 		synctest.Wait() // registered with the store
 		f(t, b)

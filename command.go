@@ -6,8 +6,11 @@ import (
 )
 
 // DisconnectUser ends all sessions of the user on every node, and a grace at
-// once. told is the number of sessions told to end; they are not confirmed
-// closed when it returns. ErrLimit: the reason is not valid, or no user can have
+// once: the live ones, and on this node also those that are pending, whose
+// Identify had begun before the call. A client that another node is just
+// verifying is not found. So have Identify refuse the user first, and call again
+// after VerifyTimeout to be sure. told is the number of sessions told to end;
+// they are not confirmed closed when it returns. ErrLimit: the reason is not valid, or no user can have
 // that name, as for Online. When the store is away, only this node's sessions
 // end, and the error is ErrStoreUnavailable.
 //
@@ -18,8 +21,10 @@ func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (t
 	if err := cmp.Or(p.closed(), p.opts.Limits.checkUser(user), r.check()); err != nil {
 		return 0, failed("disconnect", err)
 	}
-	local := p.registry.byUser(user)
 	e := r.end()
+	p.kicks.add(user, p.wheel.Exact())
+	pending := p.endPending(e, func(s *Session) bool { return s.user == user })
+	local := p.registry.byUser(user)
 	err = p.ask(ctx, "disconnect", func(ctx context.Context) (err error) {
 		told, err = p.store.Disconnect(ctx, user, "", e.Code, e.Text)
 		return err
@@ -28,7 +33,7 @@ func (p *Presence) DisconnectUser(ctx context.Context, user string, r Reason) (t
 		s.end(e)
 	}
 	p.settle(ctx, len(local) > 0)
-	return max(told, len(local)), err
+	return max(told, len(local)) + pending, err
 }
 
 // DisconnectSession is DisconnectUser for one session, wherever it is. It says
@@ -46,6 +51,9 @@ func (p *Presence) DisconnectSession(ctx context.Context, user, id string, r Rea
 	if s := p.registry.byID(parseID(id)); s != nil && s.user == user {
 		s.end(e)
 		p.settle(ctx, true)
+		return true, nil
+	}
+	if p.endPending(e, func(s *Session) bool { return s.id == parseID(id) && s.user == user }) > 0 {
 		return true, nil
 	}
 	return told > 0, err

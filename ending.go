@@ -119,7 +119,7 @@ func (s *Session) enter() bool {
 	}
 	p.running.Add(1)
 	s.marks.set(markEntered)
-	p.pending.Store(s, true)
+	p.pending.Store(s, nil)
 	return true
 }
 

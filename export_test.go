@@ -10,6 +10,17 @@ func (p *Presence) PlacesTaken() (sessions, verifying int64) {
 	return p.sessions.Load(), p.verifying.Load()
 }
 
+// Pending are the IDs of pending sessions, by user.
+func Pending(p *Presence) map[string]string {
+	ids := map[string]string{}
+	p.pending.Range(func(key, _ any) bool {
+		s := key.(*Session)
+		ids[s.user] = s.ID()
+		return true
+	})
+	return ids
+}
+
 // StoreOf is the store in use.
 func StoreOf(p *Presence) store.Store { return p.store }
 

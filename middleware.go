@@ -203,6 +203,7 @@ func (m *Mount) Middleware(next http.Handler) http.Handler {
 // has been answered, or passed to untracked.
 func (m *Mount) begin(w http.ResponseWriter, r *http.Request, links *link.Config, untracked func()) (*upgrade, bool) {
 	p := m.p
+	begun := p.wheel.Exact()
 	id, err := m.identify(r)
 	if errors.Is(err, ErrUntracked) {
 		untracked()
@@ -214,8 +215,12 @@ func (m *Mount) begin(w http.ResponseWriter, r *http.Request, links *link.Config
 		err = p.admit(s)
 	}
 	if err == nil {
-		if err = p.room(r.Context(), s.user); err != nil {
-			s.release()
+		p.pending.Store(s, nil)
+		if err = p.room(r.Context(), s.user); err == nil && p.kicks.since(s.user, begun) {
+			err = fmt.Errorf("%w: disconnected meanwhile", ErrForbidden)
+		}
+		if err != nil {
+			s.discard()
 		}
 	}
 	if err != nil {
@@ -281,6 +286,7 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 
 // decide lets a mount inside Middleware say who the session is.
 func (m *Mount) decide(u *upgrade, r *http.Request) error {
+	begun := m.p.wheel.Exact()
 	id, err := m.identify(r)
 	if err != nil {
 		return err
@@ -290,6 +296,9 @@ func (m *Mount) decide(u *upgrade, r *http.Request) error {
 	u.s.identify(id)
 	u.s.mu.Unlock()
 	u.links = m.set.rich
+	if m.p.kicks.since(id.User, begun) {
+		return fmt.Errorf("%w: disconnected meanwhile", ErrForbidden)
+	}
 	return m.p.room(r.Context(), u.s.user)
 }
 

@@ -59,7 +59,8 @@ type Presence struct {
 	gate     sync.RWMutex // held for reading while something begins
 	draining bool
 	running  sync.WaitGroup // connections, serve functions
-	pending  sync.Map       // *Session: upgrades whose connection is open
+	pending  sync.Map       // *Session: upgrades
+	kicks    kicks
 
 	down     sync.Once
 	downDone chan struct{}

@@ -55,8 +55,10 @@ func (p *Presence) closed() error {
 const cutOff = time.Second
 
 func (p *Presence) shutdown(ctx context.Context) error {
-	p.pending.Range(func(s, _ any) bool {
-		s.(*Session).end(p.shutdownEnd())
+	p.pending.Range(func(key, _ any) bool {
+		if s := key.(*Session); s.marks.has(markEntered) { // the others do not come in any more
+			s.end(p.shutdownEnd())
+		}
 		return true
 	})
 	p.drain(ctx)
