@@ -78,6 +78,7 @@
 //
 //	warn*  no room: newcomers are refused
 //	warn*  refused a page of another origin; see Route.OriginPatterns
+//	warn*  a proxy took the upgrade out of a handshake
 //	warn*  Identify returned what breaks a limit
 //	warn*  a client offers presence.v1, and the handler in Middleware does not choose it: a browser lets no such connection open
 //	error  Identify failed

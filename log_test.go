@@ -84,6 +84,54 @@ func TestRefusalsAreLogged(t *testing.T) {
 	}
 }
 
+// A proxy that was not told to pass the upgrade on is the commonest reason for no
+// WebSocket at all: the log says so at level warn, and the answer says why.
+func TestStrippedHandshakeIsLogged(t *testing.T) {
+	handshake := []string{"Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
+	for _, c := range []struct {
+		name, proto string
+		header      []string
+		reason      string // "": it was no WebSocket
+	}{
+		{"nginx as it comes", "HTTP/1.0", append(handshake, "Connection", "close"), "HTTP/1.0 has no upgrade, HTTP/1.1 has"},
+		{"nginx with proxy_http_version 1.1", "HTTP/1.1", append(handshake, "Connection", "close"), "no header Upgrade: websocket"},
+		{"Upgrade alone", "HTTP/1.1", append(handshake, "Upgrade", "websocket"), "no header Connection: Upgrade"},
+		{"HTTP/2 upstream", "HTTP/2.0", handshake, "HTTP/2.0 has no upgrade, HTTP/1.1 has"},
+		{"a page", "HTTP/1.1", nil, ""},
+		{"not stripped", "HTTP/1.1", append(handshake, "Connection", "Upgrade", "Upgrade", "websocket"), ""},
+	} {
+		for name, mount := range mounts {
+			t.Run(c.name+" "+name, func(t *testing.T) {
+				book := &logbook{}
+				h := mount(open(t, presence.Options{Logger: book.logger(), Identify: named("ann")}))
+				for range 3 {
+					r := httptest.NewRequest(http.MethodGet, "/ws", nil)
+					r.ProtoMajor, r.ProtoMinor, _ = http.ParseHTTPVersion(c.proto)
+					r.Proto = c.proto
+					for i := 0; i < len(c.header); i += 2 {
+						r.Header.Set(c.header[i], c.header[i+1])
+					}
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, r)
+					if c.reason != "" && name != "Middleware" {
+						require.Equal(t, http.StatusUpgradeRequired, w.Code)
+						require.Contains(t, w.Body.String(), c.reason)
+					}
+				}
+				said := book.lines("took the upgrade out")
+				if c.reason == "" {
+					require.Empty(t, said)
+					return
+				}
+				require.Len(t, said, 1, "once in a while")
+				require.Contains(t, said[0], "level=WARN")
+				require.Contains(t, said[0], "path=/ws")
+				require.Contains(t, said[0], c.reason)
+			})
+		}
+	}
+}
+
 // A healthy node says how it was started, and nothing about its sessions.
 func TestStartIsLogged(t *testing.T) {
 	book := &logbook{}

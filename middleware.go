@@ -170,6 +170,7 @@ func (m *Mount) Middleware(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isUpgrade(r) {
+			m.p.noteStripped(r)
 			if !isProbe(r) || !m.refuseProbe(w, r) {
 				next.ServeHTTP(w, r)
 			}
@@ -261,6 +262,7 @@ func (m *Mount) prepare(w http.ResponseWriter, r *http.Request) (u *upgrade, own
 	}
 	switch {
 	case !isUpgrade(r):
+		p.noteStripped(r)
 		m.answerPlain(w, r)
 		return nil, false
 	case !p.canHijack(w, r):

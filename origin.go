@@ -27,7 +27,8 @@ func (p *Presence) originAllowed(r *http.Request, patterns []string) bool {
 		}
 	}
 	if p.saidOrigin.Now() {
-		p.log.Warn("presence: refused a page of another origin; see Route.OriginPatterns", "origin", cutText(origin), "host", r.Host)
+		p.log.Warn("presence: refused a page of another origin; see Route.OriginPatterns", "origin", cutText(origin), "host", r.Host,
+			"cure", "if the page is yours, name its host in Route.OriginPatterns, or let the proxy that changed Host pass the client's")
 	}
 	return false
 }

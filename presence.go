@@ -68,7 +68,7 @@ type Presence struct {
 
 	told sync.Map // what has been logged once
 
-	saidNoRoom, saidOrigin, saidIdentity, saidProtocol rarely.Line
+	saidNoRoom, saidOrigin, saidIdentity, saidProtocol, saidStripped rarely.Line
 }
 
 // New checks the options, all at once, and starts the scheduler and the lease

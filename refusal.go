@@ -120,6 +120,7 @@ func (m *Mount) answerPlain(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 	}
+	why := whyNoUpgrade(r)
 	m.p.answer(w, r, http.StatusUpgradeRequired,
-		http.StatusText(http.StatusUpgradeRequired)+": this is a WebSocket", whyNoUpgrade(r))
+		http.StatusText(http.StatusUpgradeRequired)+": this is a WebSocket; "+why, why)
 }

@@ -208,6 +208,7 @@ func TestOrigins(t *testing.T) {
 				b.nothingLeft()
 			})
 			require.Equal(t, !c.allowed, len(book.lines("another origin")) == 1, "logged once")
+			require.Equal(t, !c.allowed, len(book.lines("the proxy that changed Host")) == 1, "the cure")
 		})
 	}
 }

@@ -43,6 +43,14 @@ func whyNoUpgrade(r *http.Request) string {
 	return "no header Connection: Upgrade, unless a proxy took it out"
 }
 
+// noteStripped warns of a handshake that began as an upgrade and arrived as none.
+func (p *Presence) noteStripped(r *http.Request) {
+	if r.Method == http.MethodGet && r.Header["Sec-Websocket-Key"] != nil && p.saidStripped.Now() {
+		p.log.Warn("presence: a proxy took the upgrade out of a handshake", "path", r.URL.Path, "reason", whyNoUpgrade(r),
+			"cure", "let the proxy speak HTTP/1.1 to this server, and pass the headers Upgrade and Connection")
+	}
+}
+
 func hasToken(values []string, token string) bool {
 	for _, v := range values {
 		for part := range strings.SplitSeq(v, ",") {
