@@ -146,6 +146,7 @@ func (w *wire) carryOut(q *request) error {
 func (w *wire) allowed(a Ask) bool {
 	s := w.s
 	if f := s.p.opts.Authorize; f != nil {
+		defer s.recovered("Authorize")
 		err := f(s, a)
 		if err != nil {
 			s.p.log.Debug("presence: not authorized", "session", s.ID(), "user", s.user, "ask", a.Kind.String(), "topic", a.Topic, "reason", err)

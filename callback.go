@@ -18,11 +18,11 @@ import (
 type Callbacks struct {
 	// Message is called for each message of the client. ctx is the session's
 	// and carries no values of the request. b is valid until Message returns.
-	// An error ends the session as one of serve does, see Presence.Handler; a
-	// panic ends it as app-error and goes on, which ends the process.
+	// An error ends the session as one of serve does, see Presence.Handler. A
+	// panic ends it as app-error, and is logged with its stack.
 	Message func(ctx context.Context, t websocket.MessageType, b []byte) error
 	// Closed is called once after the last Message, if the connection had
-	// been verified.
+	// been verified. A panic is logged.
 	Closed func(End)
 }
 
@@ -124,6 +124,7 @@ func (c *Peer) unread() {
 
 func (c *Peer) closed(e *End) {
 	if c.calls.Closed != nil {
+		defer c.recovered("Callbacks.Closed")
 		c.calls.Closed(*e)
 	}
 }
@@ -246,17 +247,11 @@ func (c *Peer) finish() {
 
 // feed calls back with b and says whether to go on.
 func (c *Peer) feed(b []byte) bool {
-	panicked := true
-	defer func() {
-		if panicked {
-			c.end(End{Cause: CauseAppError, Code: codeAppError})
-		}
-	}()
+	defer c.recovered("Callbacks.Message")
 	if c.decoder == nil {
 		c.decoder = decoders.Get().(*message.Decoder)
 	}
 	err := c.decoder.Feed(b, c.set.ReadLimit, (*calling)(c))
-	panicked = false
 	if err == nil && c.decoder.Idle() {
 		*c.decoder = message.Decoder{}
 		decoders.Put(c.decoder)

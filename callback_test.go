@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"os"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -347,32 +344,53 @@ func TestClosedIsCalledOnceAtTheEnd(t *testing.T) {
 	}
 }
 
-func TestPanicInMessageGoesOn(t *testing.T) {
-	if os.Getenv("PRESENCE_TEST_PANIC") != "" {
-		message := func(context.Context, websocket.MessageType, []byte) error { panic("boom") }
-		log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		p := open(t, presence.Options{Identify: named("ann"), Logger: log})
-		srv := httptest.NewServer(p.Callback(func(*http.Request, *presence.Peer) (presence.Callbacks, error) {
-			return presence.Callbacks{Message: message}, nil
-		}))
-		defer srv.Close()
-		nc, err := net.Dial("tcp", srv.Listener.Addr().String())
-		require.NoError(t, err)
-		c, err := wstest.Dial(nc, "/")
-		require.NoError(t, err)
-		require.NoError(t, c.SendText("x"))
-		for range c.Frames {
-		}
-		time.Sleep(10 * time.Second) // the process does not live to see it
-		return
+// What the app panics with on a goroutine of ours ends one session, as net/http
+// sees it, and is logged.
+func TestPanicsEndTheSession(t *testing.T) {
+	for where, c := range map[string]struct {
+		o     presence.Options
+		calls presence.Callbacks
+		ask   string
+		code  int
+	}{
+		"Callbacks.Message": {
+			calls: presence.Callbacks{Message: func(context.Context, websocket.MessageType, []byte) error { panic("boom") }},
+			ask:   "x", code: 1011,
+		},
+		"Callbacks.Closed": {
+			calls: presence.Callbacks{
+				Message: func(context.Context, websocket.MessageType, []byte) error { return io.EOF },
+				Closed:  func(presence.End) { panic("boom") },
+			},
+			ask: "x", code: 1011,
+		},
+		"Authorize": {
+			o:   presence.Options{Authorize: func(*presence.Session, presence.Ask) error { panic("boom") }},
+			ask: "\x01" + `{"t":"join","id":1,"topic":"room"}`, code: 1011,
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			book := &logbook{}
+			c.o.Logger = book.logger()
+			mount := func(p *presence.Presence) http.Handler {
+				return p.Callback(func(*http.Request, *presence.Peer) (presence.Callbacks, error) { return c.calls, nil })
+			}
+			inBubble(t, c.o, mount, func(t *testing.T, b *bubble) {
+				ann := b.dial("/?user=ann", v1)
+				b.dial("/?user=bob")
+				<-ann.Frames // the welcome
+				require.NoError(t, ann.SendText(c.ask))
+				wait(time.Second)
+				require.Equal(t, c.code, (<-ann.Frames).Code())
+				require.Equal(t, presence.CauseAppError, b.end("ann").Cause)
+				require.Equal(t, 1, b.sessions("bob"))
+				lines := book.lines(where + " panicked")
+				require.Len(t, lines, 1)
+				require.Contains(t, lines[0], "user=ann panic=boom stack=")
+				require.Contains(t, lines[0], "callback_test.go", "where")
+			})
+		})
 	}
-	t.Parallel()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestPanicInMessageGoesOn$")
-	cmd.Env = append(os.Environ(), "PRESENCE_TEST_PANIC=1")
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	require.Contains(t, string(out), "panic: boom")
-	require.Contains(t, string(out), "cause=app-error")
 }
 
 func TestContextOfACallback(t *testing.T) {

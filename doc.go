@@ -83,7 +83,7 @@
 //	warn*  a client offers presence.v1, and the handler in Middleware does not choose it: a browser lets no such connection open
 //	error  Identify failed
 //	error  serve failed, Callbacks.Message failed
-//	error  OnDisconnect panicked
+//	error  OnDisconnect panicked, Callbacks.Message panicked, Callbacks.Closed panicked, Authorize panicked
 //
 //	warn*  the store is away
 //	info   the store is back (if the log said that it is away)

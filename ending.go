@@ -98,14 +98,21 @@ func (s *Session) disconnected(e *End) {
 	}
 	p.hooks.Go(func() {
 		defer p.running.Done()
-		defer func() {
-			if r := recover(); r != nil {
-				p.log.Error("presence: OnDisconnect panicked", "session", s.ID(), "user", s.user,
-					"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			}
-		}()
+		defer s.recovered("OnDisconnect")
 		hook(s, *e)
 	})
+}
+
+// recovered is deferred around what the app does on a goroutine of ours: a panic
+// there is that session's, as net/http sees it, and not the process's.
+func (s *Session) recovered(where string) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	s.p.log.Error("presence: "+where+" panicked", "session", s.ID(), "user", s.user,
+		"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+	s.end(End{Cause: CauseAppError, Code: codeAppError})
 }
 
 // enter counts the connection among those that Shutdown ends and awaits;

@@ -59,8 +59,13 @@ var (
 var errStoreClosed = fmt.Errorf("%w: store closed", ErrClosed)
 
 // RetryAfter wraps an error that Identify returns, so that the answer carries
-// a Retry-After of d, rounded up to whole seconds.
-func RetryAfter(err error, d time.Duration) error { return &retryAfter{err, d} }
+// a Retry-After of d, rounded up to whole seconds. nil stays nil.
+func RetryAfter(err error, d time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	return &retryAfter{err, d}
+}
 
 type retryAfter struct {
 	error

@@ -183,6 +183,31 @@ func TestIdle(t *testing.T) {
 	})
 }
 
+// A sign-in that ran out while the client was pending does not go live.
+func TestExpiredWhilePending(t *testing.T) {
+	for name, route := range mounts {
+		t.Run(name, func(t *testing.T) {
+			o := presence.Options{
+				Identify: func(r *http.Request) (presence.Identity, error) {
+					return presence.Identity{User: "ann", Expires: time.Now().Add(time.Second)}, nil
+				},
+				OnConnect: func(*presence.Session) { t.Error("it went live") },
+			}
+			inBubble(t, o, route, func(t *testing.T, b *bubble) {
+				c, err := wstest.Handshake(b.conn(), "/")
+				require.NoError(t, err)
+				wait(2 * time.Second)
+				c.Mute.Store(true) // this network has no buffers
+				go c.Read()
+				require.NoError(t, c.SendText("here I am"))
+				wait(time.Second)
+				require.Equal(t, 4401, (<-c.Frames).Code())
+				require.Empty(t, b.ends)
+			})
+		})
+	}
+}
+
 func TestExpiry(t *testing.T) {
 	o := presence.Options{Identify: func(r *http.Request) (presence.Identity, error) {
 		return presence.Identity{User: r.URL.Query().Get("user"), Expires: time.Now().Add(time.Minute)}, nil

@@ -23,6 +23,9 @@ const (
 // ended.
 func (s *Session) open() error {
 	p := s.p
+	if own := s.extra.Load(); own != nil && !own.expires.IsZero() && !time.Now().Before(own.expires) {
+		return s.end(End{Cause: CauseExpired, Code: codeExpired, Text: "expired"})
+	}
 	p.gate.RLock()
 	if p.draining {
 		p.gate.RUnlock()

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -24,12 +25,16 @@ const (
 // messages or 256 KiB are waiting it returns ErrSlow, and the session ends
 // (1013); a single larger message is allowed. Messages sent before the upgrade
 // follow it. What still waits when the session ends is dropped, unless Close ends
-// it. ErrEnded: the session has ended.
+// it. ErrEnded: the session has ended. ErrLimit: t is neither MessageText nor
+// MessageBinary.
 func (c *Peer) Send(t websocket.MessageType, b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended.Load() != nil || c.leaving != nil {
 		return ErrEnded
+	}
+	if t != websocket.MessageText && t != websocket.MessageBinary {
+		return failed("send", fmt.Errorf("%w: message type %d is neither text nor binary", ErrLimit, t))
 	}
 	f := append(message.AppendHeader(make([]byte, 0, 10+len(b)), frame.Op(t), len(b)), b...)
 	if c.open && !c.writing && c.waiting == nil {
