@@ -344,6 +344,28 @@ func TestClosedIsCalledOnceAtTheEnd(t *testing.T) {
 	}
 }
 
+func TestSendOnlyMessages(t *testing.T) {
+	sent := make(chan error, 20)
+	mount := func(p *presence.Presence) http.Handler {
+		return p.Callback(func(_ *http.Request, c *presence.Peer) (presence.Callbacks, error) {
+			for kind := range websocket.MessageType(17) {
+				if err := c.Send(kind, []byte("x")); err != nil {
+					sent <- err
+				}
+			}
+			return presence.Callbacks{}, nil
+		})
+	}
+	inBubble(t, presence.Options{}, mount, func(t *testing.T, b *bubble) {
+		ann := b.dial("/?user=ann")
+		require.Len(t, sent, 15)
+		require.ErrorIs(t, <-sent, presence.ErrLimit)
+		require.Equal(t, byte(wstest.Text), (<-ann.Frames).Op)
+		require.Equal(t, byte(wstest.Binary), (<-ann.Frames).Op)
+		require.Empty(t, ann.Frames)
+	})
+}
+
 // What the app panics with on a goroutine of ours ends one session, as net/http
 // sees it, and is logged.
 func TestPanicsEndTheSession(t *testing.T) {

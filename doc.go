@@ -82,6 +82,7 @@
 //	warn*  Identify returned what breaks a limit
 //	warn*  a client offers presence.v1, and the handler in Middleware does not choose it: a browser lets no such connection open
 //	error  Identify failed
+//	error  ended by the app before the upgrade (setup of a Callback has sent more than may wait)
 //	error  serve failed, Callbacks.Message failed
 //	error  OnDisconnect panicked, Callbacks.Message panicked, Callbacks.Closed panicked, Authorize panicked
 //

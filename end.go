@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 	"unicode/utf8"
 
@@ -78,6 +79,28 @@ func (e *End) Error() string { return "presence: session ended: " + e.String() }
 
 // Is makes errors.Is(end, net.ErrClosed) and errors.Is(end, ErrEnded) true.
 func (e *End) Is(target error) bool { return target == net.ErrClosed || target == ErrEnded }
+
+// status is what a request is answered with whose session the app has ended
+// before the upgrade. Clients of presence.v1 stop after 401 and 403.
+func (e *End) status() int {
+	switch {
+	case e.Cause == CauseShutdown:
+		return http.StatusServiceUnavailable
+	case e.Cause == CauseSlow, e.Cause == CauseAppError:
+		return http.StatusInternalServerError
+	case e.Code == codeExpired:
+		return http.StatusUnauthorized
+	case e.Code == codeLimit:
+		return http.StatusTooManyRequests
+	}
+	return http.StatusForbidden
+}
+
+// causes are those with which a session can end.
+var causes = []Cause{
+	CauseClientClosed, CauseLost, CauseSilent, CauseStalled, CauseSlow, CauseIdle, CauseExpired, CauseKicked,
+	CauseLimit, CauseReplaced, CauseShutdown, CauseProtocolError, CauseAppClosed, CauseAppError,
+}
 
 // graceful says whether a user whose last session ends like this stays in
 // state grace for a while, because it may well come back.

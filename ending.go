@@ -43,6 +43,9 @@ func (s *Session) end(e End) *End {
 		s.release()
 		s.depart()
 	}
+	if hooks != hookNone {
+		p.ended[e.Cause].Add(1)
+	}
 	if hooks == hookDone {
 		s.disconnected(&e)
 	}

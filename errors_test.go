@@ -130,6 +130,8 @@ func TestErrorsReadWell(t *testing.T) {
 	})
 }
 
+func TestRetryAfterNothing(t *testing.T) { require.NoError(t, presence.RetryAfter(nil, time.Second)) }
+
 func second[T any](_ T, err error) error { return err }
 
 // A store that the app has closed is told as that, not as a Shutdown.

@@ -38,9 +38,9 @@ func TestJSON(t *testing.T) {
 		{"leave", presence.Event{Kind: presence.Leave, Version: "8", At: at, Member: presence.Member{Status: presence.Status{User: "ann", State: presence.Offline}}, Cause: presence.CauseLost},
 			`{"kind":"leave","topic":"","version":"8","at":"2026-01-01T00:00:00Z","cause":"lost",
 			"member":{"user":"ann","state":"offline","away":false,"sessions":0}}`},
-		{"stats", presence.Stats{Sessions: 1, MaxSessions: 2, Verifying: 3, Refused4xx: 4, Refused5xx: 5, NoRoom: 6, Unverified: 7,
+		{"stats", presence.Stats{Sessions: 1, MaxSessions: 2, Verifying: 3, Refused4xx: 4, Refused5xx: 5, NoRoom: 6, Unverified: 7, Ended: map[presence.Cause]uint64{presence.CauseLost: 12},
 			StoreAway: true, StoreFailures: 8, Hold: time.Second, LeasesLost: 9, Reasserts: 10, Queued: 11},
-			`{"sessions":1,"max_sessions":2,"verifying":3,"refused_4xx":4,"refused_5xx":5,"no_room":6,"unverified":7,
+			`{"sessions":1,"max_sessions":2,"verifying":3,"refused_4xx":4,"refused_5xx":5,"no_room":6,"unverified":7, "ended": {"lost": 12},
 			"store_away":true,"store_failures":8,"hold_ns":1000000000,"leases_lost":9,"reasserts":10,"queued":11}`},
 		{"states as keys", map[presence.State]int{presence.Unknown: 1}, `{"unknown":1}`},
 	} {

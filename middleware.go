@@ -84,6 +84,9 @@ func (r *Route) check() error {
 	if n := len(r.Dialects); n > maxDialects {
 		return fmt.Errorf("Route.Dialects: %d are more than %d", n, maxDialects)
 	}
+	if slices.Contains(r.Dialects, nil) {
+		return errors.New("Route.Dialects: one is nil")
+	}
 	for _, pattern := range r.OriginPatterns {
 		if err := checkPattern(pattern); err != nil {
 			return fmt.Errorf("Route.OriginPatterns: %q: %w", pattern, err)
@@ -155,9 +158,10 @@ func (p *Presence) Handler(serve func(context.Context, *Conn) error) http.Handle
 
 // Callback is Handler without a request or a stack to hold: setup runs before
 // the upgrade, on the request's goroutine, and says what to do with each
-// message. Its error refuses the request as one of Identify does. Join and
-// SetMeta on the pending peer take effect with the connection. setup nil, or
-// no Message: the connection is for presence only, and what the client sends
+// message. Its error refuses the request as one of Identify does; where it ends
+// the peer, that is 401 for code 4401, 429 for 4429, 500 when it has sent more
+// than may wait, else 403. Join and SetMeta on the pending peer take effect with
+// the connection. setup nil, or no Message: the connection is for presence only, and what the client sends
 // is read and dropped.
 func (p *Presence) Callback(setup func(*http.Request, *Peer) (Callbacks, error)) http.Handler {
 	return (&Mount{p, p.mounts}).Callback(setup)

@@ -52,9 +52,10 @@ type Presence struct {
 
 	refused4xx atomic.Uint64 // requests
 	refused5xx atomic.Uint64
-	noRoom     atomic.Uint64 // newcomers
-	unverified atomic.Uint64 // upgrades without a proof of life
-	unanswered atomic.Int64  // until when it is known from a query that the store is away
+	noRoom     atomic.Uint64            // newcomers
+	ended      map[Cause]*atomic.Uint64 // live sessions; the map never changes
+	unverified atomic.Uint64            // upgrades without a proof of life
+	unanswered atomic.Int64             // until when it is known from a query that the store is away
 
 	gate     sync.RWMutex // held for reading while something begins
 	draining bool
@@ -84,6 +85,10 @@ func New(o Options) (*Presence, error) {
 		kept = fmt.Sprintf("%T", o.Store)
 	}
 	p := &Presence{opts: o, log: o.Logger, store: o.Store, registry: newRegistry(), downDone: make(chan struct{})}
+	p.ended = make(map[Cause]*atomic.Uint64, len(causes))
+	for _, cause := range causes {
+		p.ended[cause] = new(atomic.Uint64)
+	}
 	if p.store == nil {
 		p.store, p.own = memstore.New(memstore.Options{}), true
 	}

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -18,6 +19,11 @@ func (e *badIdentity) Unwrap() error { return e.error }
 func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	code := http.StatusInternalServerError
 	switch {
+	case errors.Is(err, context.Canceled) && r.Context().Err() != nil:
+		// The client has gone, and it is nobody's fault.
+		p.log.Debug("presence: refused", "path", r.URL.Path, "reason", err)
+		http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+		return
 	case errors.Is(err, ErrUnauthorized):
 		code = http.StatusUnauthorized
 	case errors.Is(err, ErrForbidden):
@@ -31,6 +37,9 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, ErrLimit):
 		code = http.StatusBadRequest
 	default:
+		if errors.Is(err, context.DeadlineExceeded) {
+			code = http.StatusServiceUnavailable
+		}
 		p.log.Error("presence: Identify failed", "path", r.URL.Path, "error", err)
 	}
 	if code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable {
@@ -39,7 +48,7 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		if errors.As(err, &ra) {
 			after = ra.after
 		}
-		w.Header().Set("Retry-After", strconv.Itoa(int((max(after, 0)+time.Second-1)/time.Second)))
+		w.Header().Set("Retry-After", seconds(after))
 	}
 	text := http.StatusText(code)
 	var bad *badIdentity
@@ -50,6 +59,11 @@ func (p *Presence) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	p.answer(w, r, code, text, err)
+}
+
+// seconds rounds up, for Retry-After.
+func seconds(d time.Duration) string {
+	return strconv.Itoa(int((max(d, 0) + time.Second - 1) / time.Second))
 }
 
 // answer ends a request that is no upgrade, or gets none, and logs why.

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/a4cafe1a/presence"
+	"github.com/a4cafe1a/presence/internal/wstest"
+	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
 )
 
@@ -271,6 +273,77 @@ func TestReadLimit(t *testing.T) {
 					require.Equal(t, 1009, (<-client.Frames).Code())
 					require.Equal(t, "protocol-error (1009)", b.end("ann").String())
 				}
+			})
+		})
+	}
+}
+
+// What setup does to its own session is told by the status: who stops for good
+// after a 403 must not get one for the app's fault.
+func TestEndedInSetup(t *testing.T) {
+	for name, c := range map[string]struct {
+		do     func(*presence.Peer)
+		status int
+		logged int
+	}{
+		"kicked":     {func(c *presence.Peer) { c.Disconnect(presence.Reason{Text: "no"}) }, 403, 0},
+		"signed out": {func(c *presence.Peer) { c.Disconnect(presence.Reason{Code: 4401}) }, 401, 0},
+		"closed":     {func(c *presence.Peer) { c.Close(1000, "") }, 403, 0},
+		"too many":   {func(c *presence.Peer) { c.Close(4429, "later") }, 429, 0},
+		"too much": {func(c *presence.Peer) {
+			for range 65 {
+				_ = c.Send(websocket.MessageText, []byte("history"))
+			}
+		}, 500, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			book := &logbook{}
+			mount := func(p *presence.Presence) http.Handler {
+				return p.Callback(func(_ *http.Request, peer *presence.Peer) (presence.Callbacks, error) {
+					c.do(peer)
+					return presence.Callbacks{}, nil
+				})
+			}
+			inBubble(t, presence.Options{Logger: book.logger()}, mount, func(t *testing.T, b *bubble) {
+				resp := b.refused("/?user=ann", c.status)
+				require.Equal(t, c.status == 429, resp.Header.Get("Retry-After") == "10")
+				require.Len(t, book.lines("ended by the app before the upgrade"), c.logged)
+				require.Empty(t, b.p.Stats().Ended, "it was never live")
+			})
+		})
+	}
+}
+
+// A client that gives up while it is identified is no failure.
+func TestClientGivesUpInIdentify(t *testing.T) {
+	for name, c := range map[string]struct {
+		err    func(r *http.Request) error
+		log    int
+		failed uint64
+	}{
+		"the client has gone": {func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }, 0, 0},
+		"not the client's":    {func(*http.Request) error { return context.Canceled }, 1, 1},
+		"too late":            {func(*http.Request) error { return fmt.Errorf("db: %w", context.DeadlineExceeded) }, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			book := &logbook{}
+			o := presence.Options{Logger: book.logger(), Identify: func(r *http.Request) (presence.Identity, error) {
+				return presence.Identity{}, fmt.Errorf("select: %w", c.err(r))
+			}}
+			inBubble(t, o, nil, func(t *testing.T, b *bubble) {
+				nc := b.conn()
+				go io.WriteString(nc, wstest.Request("/"))
+				wait(time.Second)
+				if name == "too late" {
+					resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+					require.NoError(t, err)
+					require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+					require.NotEmpty(t, resp.Header.Get("Retry-After"))
+				}
+				nc.Close()
+				wait(time.Second)
+				require.Len(t, book.lines("Identify failed"), c.log)
+				require.Equal(t, c.failed, b.p.Stats().Refused5xx)
 			})
 		})
 	}

@@ -33,6 +33,11 @@ type Stats struct {
 	// frames back, or clients that answer only while they read, and do not.
 	Unverified uint64 `json:"unverified"`
 
+	// Ended counts the live sessions that have ended, by cause; a cause that
+	// never was is not in it. Many that are silent or lost at once are a
+	// network, many that are slow or stalled an app or its clients.
+	Ended map[Cause]uint64 `json:"ended"`
+
 	// StoreAway: the last call of this node to the store failed, or one has
 	// been out for more than a second.
 	StoreAway bool `json:"store_away"`
@@ -57,12 +62,18 @@ type Stats struct {
 // Stats returns what is now.
 func (p *Presence) Stats() Stats {
 	n := p.member.Stats()
+	ended := map[Cause]uint64{}
+	for cause, n := range p.ended {
+		if n := n.Load(); n > 0 {
+			ended[cause] = n
+		}
+	}
 	return Stats{
 		Sessions: int(p.sessions.Load()), MaxSessions: p.opts.Limits.Sessions,
 		Verifying:  int(p.verifying.Load()),
 		Refused4xx: p.refused4xx.Load(), Refused5xx: p.refused5xx.Load(), NoRoom: p.noRoom.Load(),
-		Unverified: p.unverified.Load(),
-		StoreAway:  p.member.Away(), StoreFailures: n.Failures, Hold: p.member.Hold(),
+		Unverified: p.unverified.Load(), Ended: ended,
+		StoreAway: p.member.Away(), StoreFailures: n.Failures, Hold: p.member.Hold(),
 		LeasesLost: n.Lost, Reasserts: n.Reasserts, Queued: n.Queued,
 	}
 }

@@ -2,6 +2,7 @@ package presence_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/a4cafe1a/presence"
+	"github.com/a4cafe1a/presence/internal/wstest"
 	"github.com/a4cafe1a/presence/store"
 	"github.com/stretchr/testify/require"
 )
@@ -279,5 +281,24 @@ func TestKicksShareCommits(t *testing.T) {
 		require.LessOrEqual(t, s.commits-before, 2*n/200+5)
 		require.Less(t, time.Since(begun), 2*n/200*20*time.Millisecond, "one after the other it would be 20 s")
 		require.Zero(t, b.count(""))
+	})
+}
+
+func TestStatsCountEnds(t *testing.T) {
+	inBubble(t, presence.Options{}, nil, func(t *testing.T, b *bubble) {
+		require.Empty(t, b.p.Stats().Ended)
+		for range 3 {
+			b.dial("/?user=ann").Close()
+		}
+		silent := b.dial("/?user=ben")
+		silent.Mute.Store(true)
+		pending, err := wstest.Handshake(b.conn(), "/?user=cem")
+		require.NoError(t, err)
+		pending.Close()
+		wait(2 * time.Minute)
+		require.Equal(t, map[presence.Cause]uint64{presence.CauseLost: 3, presence.CauseSilent: 1}, b.p.Stats().Ended)
+		text, err := json.Marshal(b.p.Stats())
+		require.NoError(t, err)
+		require.Contains(t, string(text), `"ended":{"lost":3,"silent":1}`)
 	})
 }

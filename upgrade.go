@@ -202,11 +202,14 @@ var ofBodies = map[string]bool{"Content-Length": true, "Transfer-Encoding": true
 // refuse answers instead of a 101, because the app has ended the session while
 // it was pending. What the library writes after that is nobody's business.
 func (u *upgrade) refuse(e *End) {
-	code := http.StatusForbidden
-	if e.Cause == CauseShutdown {
-		code = http.StatusServiceUnavailable
-	}
+	code := e.status()
 	u.unanswer()
+	switch code {
+	case http.StatusTooManyRequests:
+		u.w.Header().Set("Retry-After", seconds(retryUser))
+	case http.StatusInternalServerError:
+		u.p.log.Error("presence: ended by the app before the upgrade", "session", u.s.ID(), "user", u.s.user, "end", e)
+	}
 	u.p.countRefused(code)
 	http.Error(u.w, http.StatusText(code), code)
 	u.over, u.header = true, http.Header{}
