@@ -18,6 +18,7 @@ import (
 type Callbacks struct {
 	// Message is called for each message of the client. ctx is the session's
 	// and carries no values of the request. b is valid until Message returns.
+	// Text is UTF-8: with any other the session ends as protocol-error (1007).
 	// An error ends the session as one of serve does, see Presence.Handler. A
 	// panic ends it as app-error, and is logged with its stack.
 	Message func(ctx context.Context, t websocket.MessageType, b []byte) error

@@ -12,8 +12,9 @@ import (
 )
 
 // Conn is a live, verified connection and its session. Reading and writing is
-// github.com/coder/websocket's business; heartbeats never show. Close is that
-// library's too and waits for the client; Disconnect ends the session at once.
+// github.com/coder/websocket's business; heartbeats never show. That library
+// does not check that text is UTF-8. Close is that library's too and waits for
+// the client; Disconnect ends the session at once.
 type Conn struct {
 	*websocket.Conn
 	*Session

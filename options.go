@@ -23,8 +23,10 @@ type Options struct {
 
 	// Identify says who makes a request, or refuses it with ErrUnauthorized,
 	// ErrForbidden, ErrTooMany, ErrUnavailable or ErrUntracked. It is called
-	// before the upgrade, on the request's goroutine, concurrently. Default:
-	// everybody is anonymous, a user of its own.
+	// before the upgrade, on the request's goroutine, concurrently. In a
+	// Middleware around a router, that is before the router: there are no
+	// parameters of the route yet. Default: everybody is anonymous, a user of
+	// its own.
 	Identify func(*http.Request) (Identity, error)
 
 	// HeartbeatInterval is how long nothing may be received before the
@@ -130,7 +132,8 @@ type Limits struct {
 	// Beyond: 503.
 	Verifying int
 	// PerUser is how many sessions a user may have, over all nodes. Default
-	// 1,000. WhenUserFull says what happens beyond.
+	// 1,000. A tab with two endpoints has two. WhenUserFull says what happens
+	// beyond.
 	PerUser int
 	// TopicsPerSession, not counting everyone. Default 64.
 	TopicsPerSession int

@@ -174,7 +174,8 @@ func (p *Presence) newID() uint64 {
 }
 
 // FromContext returns the session of an upgrade request, which is pending
-// until the client is verified. It is nil outside an upgrade.
+// until the client is verified: this is how a handler inside Middleware gets at
+// it. It is nil outside an upgrade, and where Identify returned ErrUntracked.
 func FromContext(ctx context.Context) *Session {
 	if u, ok := ctx.Value(upgradeKey{}).(*upgrade); ok {
 		return u.s
