@@ -10,9 +10,10 @@ import (
 // Identify had begun before the call. A client that another node is just
 // verifying is not found. So have Identify refuse the user first, and call again
 // after VerifyTimeout to be sure. told is the number of sessions told to end;
-// they are not confirmed closed when it returns. ErrLimit: the reason is not valid, or no user can have
-// that name, as for Online. When the store is away, only this node's sessions
-// end, and the error is ErrStoreUnavailable.
+// they are not confirmed closed when it returns. ErrLimit: the reason is not
+// valid, or no user can have that name, as for Online. When the store is away,
+// only this node's sessions end, and the error is ErrStoreUnavailable: call again
+// as long as the error is ErrUnknown.
 //
 // It waits until the store has heard of the sessions that ended here, some
 // 10 ms. Calls at the same time wait for the same commit: to end thousands of

@@ -179,7 +179,8 @@ type Identity struct {
 	Topics []string
 	// Meta is shown with the session. It must be valid JSON.
 	Meta json.RawMessage
-	// Expires ends the session (4401). Zero: never. See Session.SetExpires.
+	// Expires ends the session (4401), without a grace: others see a Leave even
+	// if the client is back at once. Zero: never. Session.SetExpires moves it.
 	Expires time.Time
 }
 

@@ -247,7 +247,8 @@ func (s *Session) lastByte() wheel.Time {
 
 func (s *Session) quiet(now wheel.Time) time.Duration { return time.Duration(now - s.lastByte()) }
 
-// SetExpires moves the moment the session ends with 4401; zero: never.
+// SetExpires moves the moment the session ends with 4401; zero: never. So a
+// client that sends a new token in time goes on without a Leave and a Join.
 func (s *Session) SetExpires(t time.Time) {
 	s.mu.Lock()
 	own := s.own()
