@@ -73,7 +73,12 @@ type Presence struct {
 }
 
 // New checks the options, all at once, and starts the scheduler and the lease
-// in the store. The error is ErrOptions and names each rule that broke.
+// in the store. The error is ErrOptions and names each rule that broke. It does
+// not wait for the store: one that is away is no error, and the node serves.
+//
+// Without Shutdown a Presence keeps its sessions, and three goroutines even if
+// there are none. When the process ends without it, other nodes show its users
+// until its lease has ended.
 func New(o Options) (*Presence, error) {
 	anonymous := o.Identify == nil
 	o = o.withDefaults()
