@@ -18,6 +18,10 @@ import (
 // nothing, or none at all (an anonymous session), vouches for a client that has
 // not said anything yet.
 //
+// What login reads is gone from the connection. A bufio.Reader in it takes what
+// follows the name as well, so read on from that same reader afterwards, or read
+// no more than the name, as fmt.Fscanln does.
+//
 // The returned connection is to be used instead of nc; closing it ends the
 // session. ctx is for the call only. After an error nc is closed. The error is
 // what login returned, ErrUnavailable, ErrTooMany, ErrLimit, ErrClosed, or the

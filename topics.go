@@ -36,7 +36,8 @@ func (s *Session) Join(ctx context.Context, topics ...string) error {
 }
 
 // Leave takes the session out of topics, on purpose: there is no grace. It
-// waits and fails as Join does. Everyone, "", cannot be left.
+// waits and fails as Join does. A topic that the session is not in is ignored,
+// and so is everyone, "", which cannot be left.
 func (s *Session) Leave(ctx context.Context, topics ...string) error {
 	drop := topicSet(topics)
 	err := s.change(ctx, "leave", store.Op{Kind: store.OpLeave, Topics: drop}, func() (bool, error) {
