@@ -16,7 +16,7 @@ var given sync.Map // ports, of this process
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
-		port := 10_000 + 10*rand.IntN(2_200) // Linux chooses from 32768 on
+		port := 10_100 + 10*rand.IntN(2_200) // browsers refuse 10080; Linux chooses from 32768 on
 		if _, taken := given.LoadOrStore(port, true); taken {
 			continue
 		}
