@@ -229,7 +229,7 @@ func TestRoutes(t *testing.T) {
 }
 
 func TestEventsOfTwoTopics(t *testing.T) {
-	s := start(t)
+	s := start(t, "-grace", "5s") // longer than a reload takes on a busy machine
 	red, _ := s.follow("red")
 	all, _ := s.follow("")
 	require.Equal(t, "snapshot", s.next(red).Name)
