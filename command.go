@@ -13,7 +13,8 @@ import (
 // they are not confirmed closed when it returns. ErrLimit: the reason is not
 // valid, or no user can have that name, as for Online. When the store is away,
 // only this node's sessions end, and the error is ErrStoreUnavailable: call again
-// as long as the error is ErrUnknown.
+// as long as the error is ErrUnknown. Called within the Identify of the same user
+// it refuses that request, too: Limits.WhenUserFull is for the newest to win.
 //
 // It waits until the store has heard of the sessions that ended here, some
 // 10 ms. Calls at the same time wait for the same commit: to end thousands of
