@@ -83,7 +83,7 @@ func (s *Session) login(login func(net.Conn) (Identity, error)) error {
 	if err := s.p.opts.Limits.checkIdentity(id); err != nil {
 		return err
 	}
-	if !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
+	if expired(id.Expires) {
 		return ErrUnauthorized
 	}
 	s.mu.Lock()

@@ -73,14 +73,19 @@ func (u *upgrade) hijack(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, er
 	return nc, brw, err
 }
 
+// within is the writer that w leads to, as http.ResponseController finds it.
+func within(w http.ResponseWriter) (inner http.ResponseWriter, ok bool) {
+	outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+	if !ok {
+		return nil, false
+	}
+	return outer.Unwrap(), true
+}
+
 // canHijack walks to the writer that decides.
 func (p *Presence) canHijack(w http.ResponseWriter, r *http.Request) bool {
-	for {
-		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		w = inner.Unwrap()
+	for inner, ok := within(w); ok; inner, ok = within(w) {
+		w = inner
 	}
 	if _, ok := w.(http.Hijacker); ok {
 		return true
@@ -96,15 +101,11 @@ func (p *Presence) canHijack(w http.ResponseWriter, r *http.Request) bool {
 // hijackFailed logs whose Hijack it was: it has one, and what it wraps has none.
 // Where it is the server's, the connection is at fault.
 func (p *Presence) hijackFailed(w http.ResponseWriter, err error) {
-	for {
+	for inner, ok := within(w); ok; inner, ok = within(w) {
 		if _, ok := w.(http.Hijacker); ok {
 			break
 		}
-		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
-		w = inner.Unwrap()
+		w = inner
 	}
 	if !ofServer(w) {
 		p.logSealed(w, "error", err,

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -15,6 +16,9 @@ type kicks struct {
 	last      map[string]wheel.Time
 	tidyAbove int
 }
+
+// errKicked is what such a request is refused with.
+var errKicked = fmt.Errorf("%w: disconnected meanwhile", ErrForbidden)
 
 // kickKept is how long it remembers: far longer than Identify should take.
 const kickKept = time.Minute

@@ -98,7 +98,7 @@ func TestKickReachesWhoIsBeingIdentified(t *testing.T) {
 			defer client.Close()
 			go io.Copy(io.Discard, client)
 			_, _, err := b.p.Attach(t.Context(), nc, func(net.Conn) (presence.Identity, error) {
-				time.Sleep(time.Millisecond)
+				wait(time.Millisecond)
 				kick(b)
 				return presence.Identity{User: "ann"}, nil
 			})

@@ -23,7 +23,7 @@ const (
 // ended.
 func (s *Session) open() error {
 	p := s.p
-	if own := s.extra.Load(); own != nil && !own.expires.IsZero() && !time.Now().Before(own.expires) {
+	if expired(s.own().expires) {
 		return s.end(End{Cause: CauseExpired, Code: codeExpired, Text: "expired"})
 	}
 	p.gate.RLock()

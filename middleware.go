@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/a4cafe1a/presence/internal/link"
 )
@@ -222,7 +221,7 @@ func (m *Mount) begin(w http.ResponseWriter, r *http.Request, links *link.Config
 	if err == nil {
 		p.pending.Store(s, nil)
 		if err = p.room(r.Context(), s.user); err == nil && p.kicks.since(s.user, begun) {
-			err = fmt.Errorf("%w: disconnected meanwhile", ErrForbidden)
+			err = errKicked
 		}
 		if err != nil {
 			s.discard()
@@ -247,7 +246,7 @@ func (m *Mount) identify(r *http.Request) (Identity, error) {
 	case err != nil:
 		return id, &badIdentity{err}
 	}
-	if !id.Expires.IsZero() && !time.Now().Before(id.Expires) {
+	if expired(id.Expires) {
 		return id, ErrUnauthorized
 	}
 	return id, nil
@@ -303,7 +302,7 @@ func (m *Mount) decide(u *upgrade, r *http.Request) error {
 	u.s.mu.Unlock()
 	u.links = m.set.rich
 	if m.p.kicks.since(id.User, begun) {
-		return fmt.Errorf("%w: disconnected meanwhile", ErrForbidden)
+		return errKicked
 	}
 	return m.p.room(r.Context(), u.s.user)
 }

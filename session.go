@@ -247,6 +247,9 @@ func (s *Session) lastByte() wheel.Time {
 
 func (s *Session) quiet(now wheel.Time) time.Duration { return time.Duration(now - s.lastByte()) }
 
+// expired says whether a sign-in has run out; zero: it never does.
+func expired(at time.Time) bool { return !at.IsZero() && !time.Now().Before(at) }
+
 // SetExpires moves the moment the session ends with 4401; zero: never. So a
 // client that sends a new token in time goes on without a Leave and a Join.
 func (s *Session) SetExpires(t time.Time) {

@@ -54,6 +54,12 @@ func lives(t *testing.T, r *rig) {
 	ann.start()
 	ann.text("hello")
 	require.Equal(t, "hello", string(ann.receive().data))
+	livesOn(t, r, ann)
+}
+
+// livesOn has a client that talks already stay, talk again, and leave.
+func livesOn(t *testing.T, r *rig, ann *client) {
+	t.Helper()
 	ann.beats(3)
 	ann.text("still here")
 	require.Equal(t, "still here", string(ann.receive().data))
